@@ -69,16 +69,18 @@ def plan(
         told = explain(planned, on_devices, options, handling.memory, foreseen, gflops)
     lines = {**told.lines, "checked": _checked(foreseen, planned, options)}
     refusals: list[Exception] = [ConfigError(f"{told.lines['memory']}")] if told.refusal else []
+    is_done = False
     if destination is not None and not refusals:
         try:
-            lines["destination"] = check_destination(destination, planned, options, handling, computation)
+            lines["destination"], is_done = check_destination(destination, planned, options, handling, computation)
         except ConfigError as error:
             refusals.append(error)
     numbers = {"rows_checked": foreseen.rows, "failures": foreseen.failures, "set_aside": foreseen.set_aside}
     print_result(replace(told, lines=lines, numbers={**told.numbers, **numbers}), as_json)
     for refusal in refusals:
         raise refusal
-    foreseen.check(handling.max_bad_rows, of_copy=options.sort)
+    if not is_done:
+        foreseen.check(handling.max_bad_rows, of_copy=options.sort)
 
 
 def _foreseen(plan: Plan, computation: EncoderOnDevices, options: JobOptions, scan: bool) -> Foreseen:

@@ -90,8 +90,8 @@ def sorted_source(
 
 def check_destination(
     destination: str | os.PathLike[str], plan: Plan, options: JobOptions, handling: Handling, computation: Computation
-) -> str:
-    """What a job would find at its destination, in words; writes nothing.
+) -> tuple[str, bool]:
+    """What a job would find at its destination, in words, and whether nothing is left to do; writes nothing.
 
     Raises:
         ConfigError, DataError, StoppedError: the destination holds what `open_job` would refuse.
@@ -104,11 +104,11 @@ def check_destination(
     if recorded is None:
         records.check_is_free()
         _check_may_write(records.store.root)
-        return "new: nothing is there yet"
+        return "new: nothing is there yet", False
     if handling.restart:
         check_no_work(records)
         _check_may_write(records.store.root)
-        return "holds a job; the new output replaces it once it is complete"
+        return "holds a job; the new output replaces it once it is complete", False
     check_not_updated(records, recorded)
     before = Plan.read(records, recorded)
     if before.has_options(asked):  # what the first steps of the source tell, was told when the job began
@@ -121,7 +121,7 @@ def check_destination(
         if changes and not (handling.accept_changes and changes.is_listed):
             raise changed_source(changes, before, records.store.root)
     wanted = Wanted(records.store.root, plan, options, handling, computation, recorded)
-    done = "holds this same job, finished; there would be nothing to do"
+    done = "holds this same job, finished; there would be nothing to do", True
     if is_done(records, recorded, wanted, was_published=False):
         return done
     differences = what_differs(records, recorded, wanted, handling.allow_mixed, handling.accept_changes)
@@ -134,10 +134,11 @@ def check_destination(
     if changes:
         again = plan_again(before, plan.given, options)
         kept, parts = kept_parts(records, recorded, before, again), counted(len(again.units), "part")
-        return f"holds this job of the source as it was; {kept:,} of {parts} would be kept"
+        return f"holds this job of the source as it was; {kept:,} of {parts} would be kept", False
     if damaged:
-        return f"holds this same job, finished; {counted(len(damaged), 'part')}, missing or changed, will be made again"
-    return "holds this same job, unfinished; featurize would continue it"
+        parts = counted(len(damaged), "part")
+        return f"holds this same job, finished; {parts}, missing or changed, will be made again", False
+    return "holds this same job, unfinished; featurize would continue it", False
 
 
 def _check_may_write(root: str) -> None:

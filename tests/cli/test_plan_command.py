@@ -77,12 +77,16 @@ def broken(case: str, folder: Path) -> list[str]:
     elif case == "others' files at DST":
         (folder / "out").mkdir()
         (folder / "out/a.txt").write_text("")
+    elif case == "this job, finished when more bad rows were allowed":
+        write(last, first_bad)
+        assert cli.run(["featurize", str(folder / "in"), str(folder / "out"), *GRU, "--bad-value", "skip"]) == 0
     elif case in ("another job", "this job", "another job, restarted"):
         hidden = "4" if case == "this job" else "5"
         assert cli.run(["featurize", str(folder / "in"), str(folder / "out"), "--hidden", hidden]) == 0
     return {
         "nan, skipped": ["--bad-value", "skip"],
         "nan, skipped too often": ["--bad-value", "skip", "--max-bad-rows", "0"],
+        "this job, finished when more bad rows were allowed": ["--bad-value", "skip", "--max-bad-rows", "0"],
         "inexact, allowed": ["--lossy-cast"],
         "another job, restarted": ["--restart"],
         "a column that is not there": ["--column", "sequense"],
@@ -106,13 +110,15 @@ CASES = {
     "another job": 2,
     "another job, restarted": 0,
     "this job": 0,
+    "this job, finished when more bad rows were allowed": 0,
     "a column that is not there": 2,
     "flags that exclude one another": 2,
     "an initial state that is not kept": 2,
 }
 
 
-OFTEN = ("nan in the last row", "inexact, allowed", "a file at DST", "another job", "this job")
+OFTEN = ("nan in the last row", "inexact, allowed", "a file at DST", "another job", "this job",
+         "this job, finished when more bad rows were allowed")  # fmt: skip
 
 
 @pytest.mark.parametrize(
