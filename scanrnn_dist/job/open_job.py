@@ -111,9 +111,9 @@ def open_job(
     recorded = recorded_job(records, handling)
     if source is None:
         recorded = recorded or records.read_job()
-        plan, options = _as_recorded(records, recorded, handling)
         if not handling.discard:
             check_nothing_waits(records)
+        plan, options = _as_recorded(records, recorded, handling)
         if recorded["options"].get(APPLIED):
             yield OpenJob(records.store.root, records, recorded, plan, options, is_done=True)
             return

@@ -963,6 +963,35 @@ def test_resume_says_what_goes_on_with_an_update_that_was_stopped(
         assert cli.run(["resume", str(out)]) == 0 and verify(out).rows == len(by_id(out))
 
 
+@pytest.mark.parametrize("what", ["a restart", "an update"])
+def test_resume_tells_of_what_was_stopped_before_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Also of a source that changed since, or of a part that is damaged."""
+    _, cut = slices(3)
+    first, *new = (write(tmp_path / f"{number}.parquet", part) for number, part in enumerate(cut))
+    out, how = tmp_path / "out", {"keep_state": True, "ids": ["id", "kind"]}
+    featurize(first, out, **how)
+    if what == "an update":
+        continued(out, new[0])
+    with monkeypatch.context() as patched, pytest.raises(StoppedError):
+        patched.setattr(LocalStore, "_name", stopping_at("part-"))
+        if what == "an update":
+            continued(out, new[1])
+        else:
+            featurize(first, out, restart=True, **how)
+    if what == "an update":
+        (out / "part-00000.parquet").unlink()
+    else:
+        write(first, cut[1])
+    held = entries(out)
+    with pytest.raises(
+        StoppedError, match=rf"{what} was begun and is not finished.* Continue with: .* to give it up\.$"
+    ):
+        resume(out, encoder_of())
+    assert entries(out) == held
+
+
 def test_status_and_verify_say_that_an_output_was_updated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
