@@ -34,7 +34,7 @@ from scanrnn_dist.job import (
     run_job,
     wrong_parts,
 )
-from scanrnn_dist.records import Facts, JobRecords, counts_of, part_names, read_records
+from scanrnn_dist.records import Facts, JobRecords, counts_of, read_records
 from scanrnn_dist.source import SKIP, SourceLike, Units, count_name, unchanged
 from scanrnn_dist.storage import open_store
 
@@ -70,13 +70,13 @@ def update(
         on_start, on_rows: as of `featurize`.
 
     Returns:
-        What was done; its rows are those of the whole output.
+        What was done; its rows, also those set aside, are those of the whole output, its counts those of this update.
 
     Raises:
         ConfigError: an output without states or that is not finished, or that lacks rows or files of its source;
             another encoder, steps that were applied before, or ids that are not kept or others than before.
-        DataError: a file that cannot be read, data that is not what it should be, an id that comes twice, or a part of
-            the output that changed after it was written.
+        DataError: a file that cannot be read, data that is not what it should be, an id that comes twice, a new id
+            without steps where these are an error, or a part of the output that changed after it was written.
         StoppedError: the destination's file system refused, or another process works on the destination.
 
     Example:
@@ -135,12 +135,11 @@ def update(
     _check_has_all_rows(parts, facts, root)
     if has_steps:
         _check_as_written(records, job, parts, units)
-    names = part_names(parts["unit"].to_pylist(), len(parts))
-    there = dict(zip(names, parts["rows"].to_pylist(), strict=True))
-    continued = continued_plan(records.store, job["id"], there, plan, new, applied, first)
+    empty_sequence = options.bad_rows.empty_sequence
+    continued = continued_plan(records.store, job["id"], parts, plan, new, applied, first, empty_sequence)
     if not has_steps:
-        if continued.source.rows == sum(there.values()):  # no id is new either
-            return JobReport.of_nothing(root, continued.source.rows)
+        if continued.source.rows == units.rows.sum():  # no id is new either
+            return JobReport.of_nothing(root, records.read_totals()["rows"], new.counts)
         _check_as_written(records, job, parts, units)
     computation = EncoderOnDevices(encoder, mesh)
     handling = Handling(allow_mixed, restart=True)
@@ -217,7 +216,7 @@ def _nullable(plan: Plan) -> Plan:
 def _check_has_all_rows(parts: pa.Table, facts: Facts, root: str) -> None:
     """Refuse an output that lacks rows or files of its source: new steps would begin such a row anew.
 
-    But for rows without steps, which begin with the first ones that come.
+    But for rows without steps, which stay in the lists and begin with the first ones that come.
     """
     counts = {name: count for name, count in counts_of(parts).items() if name.endswith(f" {SKIP}")}
     lacks = []

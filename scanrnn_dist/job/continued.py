@@ -2,29 +2,33 @@
 
 The new job has a unit for each part of the old one: all of its rows, those without new steps being sequences of none.
 Ids that the old output does not have follow, in the order of the new steps, and begin as in any job: first in the last
-part, until that has as many rows as a part should, then in units of their own. It is made aside and takes the old
-output's place when it is complete, as a restart does; so an output always holds one row for each id, and whoever dies
-in between has changed nothing.
+part, until that has as many rows as a part should, then in units of their own. The last unit is of the rows that are
+set aside, if any are: of ids that never had a step. The job is made aside and takes the old output's place when it is
+complete, as a restart does; so an output always holds one row for each id, and whoever dies in between has changed
+nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job.new_steps import NewSteps, keys_of, told_key
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import running_sums
-from scanrnn_dist.records import FIRST, STATE, read_part
+from scanrnn_dist.records import FIRST, STATE, part_names, quarantine_name, read_part, read_quarantine
 from scanrnn_dist.source import (
+    ERROR,
     ROWS_PER_PART,
+    SKIP,
     Chunk,
     FailedUnit,
     FileTable,
@@ -33,7 +37,9 @@ from scanrnn_dist.source import (
     Source,
     Unit,
     Units,
+    aside_schema,
     conformed,
+    count_name,
     picked_rows,
     with_wide_indices,
 )
@@ -75,6 +81,8 @@ class ContinuedPlan(Plan):
         found: of each of these parts its rows that have new steps, rising, and which rows of `new` these are.
         begun: `(n,)` rows of `new` whose ids the old output does not have.
         joined: how many of these, the first ones, follow in the last of the old parts.
+        aside: lines of the rows that are set aside, which are those of the last unit.
+        counts: how often each choice for bad rows was applied to the new steps.
         applied: digests of the new steps, the last being these.
         of_job: the id of the job whose output it is.
         first: what the output began with.
@@ -86,6 +94,8 @@ class ContinuedPlan(Plan):
     found: tuple[tuple[np.ndarray, np.ndarray], ...]
     begun: np.ndarray
     joined: int
+    aside: tuple[pa.RecordBatch, ...]
+    counts: Mapping[str, int]
     applied: tuple[str, ...]
     of_job: str
     first: FirstSource
@@ -119,13 +129,17 @@ class ContinuedPlan(Plan):
                 for chunk in self._chunks_of(unit):
                     if on_chunk is not None:
                         on_chunk()
-                    yield chunk
+                    is_first = unit.index == chunk.begin == 0  # which tells what became of all new steps
+                    yield replace(chunk, counts=self.counts) if is_first else chunk
                     del chunk  # or it would stay alive while the next one is read
             except DataError as error:
                 yield FailedUnit(unit, str(error))
 
     def _chunks_of(self, unit: Unit) -> Iterator[Chunk]:
         """The rows of a unit, batch by batch."""
+        if self.aside and unit.index == len(self.units) - 1:
+            yield from self._aside_chunks(unit)
+            return
         if unit.index >= len(self.names):
             yield self._begun_chunk(unit, self.joined + unit.first_row, unit.rows, 0)
             return
@@ -154,6 +168,13 @@ class ContinuedPlan(Plan):
         rows, end = self.begun[first : first + count], begin + count
         kept = picked_rows(self.new.kept, rows)
         return Chunk(unit, np.arange(begin, end), self.new.sequences_of(rows), kept, begin, end)
+
+    def _aside_chunks(self, unit: Unit) -> Iterator[Chunk]:
+        """The rows of the unit that are set aside."""
+        begin = 0
+        for lines in self.aside:
+            yield replace(self._begun_chunk(unit, 0, 0, begin), end=begin + lines.num_rows, aside=lines)
+            begin += lines.num_rows
 
     def _kept(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """The kept columns: those of the new steps, where a row has any."""
@@ -192,27 +213,31 @@ def check_is_whole(job: Mapping[str, Any], root: str) -> None:
 def continued_plan(
     store: Store,
     of_job: str,
-    parts: Mapping[str, int],
+    parts: pa.Table,
     new_plan: Plan,
     new: NewSteps,
     applied: tuple[str, ...],
     first: FirstSource,
+    empty_sequence: str,
 ) -> ContinuedPlan:
     """What an update of an output would do.
 
     Args:
         store: where the output stands.
         of_job: the id of its job.
-        parts: its parts, by name, with their rows.
+        parts: the records of its parts. Rows that were set aside had no steps.
         new_plan: of the source of the new steps.
         new: the new steps.
         applied: digests of all that was applied before.
         first: what the output began with.
+        empty_sequence: what is done with a new id that has no steps.
 
     Raises:
-        DataError: a part that cannot be read, other types than the new steps have, or an id that stands twice.
+        DataError: a part that cannot be read, other types than the new steps have, an id that stands twice, or a new
+            one without steps under "error".
     """
-    names = tuple(name for name, rows in parts.items() if rows)
+    rows_of = dict(zip(part_names(parts["unit"].to_pylist(), len(parts)), parts["rows"].to_pylist(), strict=True))
+    names = tuple(name for name, rows in rows_of.items() if rows)
     is_begun, steps, found = np.ones(len(new), bool), [0] * len(names), []
     order = tuple(name for name in new.first.schema.names if name in new_plan.keep)
     for index, name in enumerate(names):
@@ -232,15 +257,53 @@ def continued_plan(
             steps[index] += int(new.sequences.lengths[rows].sum())
         old, ours = map(np.concatenate, zip(*hits, strict=True))
         found.append((old, ours))
+    aside, counts = _still_aside(store, parts, new_plan.kept_schema, new, is_begun), dict(new.counts)
     begun, most = np.flatnonzero(is_begun), new_plan.rows_per_part or ROWS_PER_PART
-    joined = min(len(begun), max(0, most - parts[names[-1]])) if names else 0
-    units = _units(store, new_plan, [parts[name] for name in names], names, steps, new.sequences.lengths[begun], joined)
+    if len(empty := _newly_aside(new, begun, empty_sequence)):
+        begun = np.setdiff1d(begun, empty, assume_unique=True)
+        lines = np.searchsorted(np.flatnonzero(new.sequences.lengths == 0), empty)
+        aside.append(picked_rows(new.without_steps, lines))
+        counts[count_name("empty_sequence", SKIP)] = len(empty)
+    joined = min(len(begun), max(0, most - rows_of[names[-1]])) if names else 0
+    units = _units(
+        store, new_plan, [rows_of[name] for name in names], names, steps, new.sequences.lengths[begun], joined,
+        sum(lines.num_rows for lines in aside),
+    )  # fmt: skip
     source = Source(new_plan.source.filesystem, units.files, new_plan.source.schema, int(units.rows.sum()))
     base = {name: getattr(new_plan, name) for name in ("given", "layout", "keep", "rows_per_part")}
     return ContinuedPlan(
         source=source, units=units, new=new, store=store, names=names, found=tuple(found), begun=begun, joined=joined,
-        applied=(*applied, new.digest), of_job=of_job, first=first, **base,
+        aside=tuple(aside), counts=counts, applied=(*applied, new.digest), of_job=of_job, first=first, **base,
     )  # fmt: skip
+
+
+def _still_aside(
+    store: Store, parts: pa.Table, kept: pa.Schema, new: NewSteps, is_begun: np.ndarray
+) -> list[pa.RecordBatch]:
+    """The lines of rows that were set aside and have no steps now either, which therefore do not begin."""
+    still, schema = [], aside_schema(kept)
+    for unit in parts["unit"].filter(pc.greater(parts["aside"], 0)).to_pylist():
+        path = store.path(quarantine_name(unit, len(parts)))
+        for batch in read_quarantine(store, unit, len(parts)):
+            old = pa.RecordBatch.from_arrays(batch.columns[-len(kept) :], kept.names)
+            _check_types(old.schema, kept, tuple(kept.names), path)
+            rows = new.rows_of(old)
+            steps = np.append(new.sequences.lengths, 0)[rows]  # 0 where a row is -1
+            is_begun[rows[(rows >= 0) & (steps == 0)]] = False
+            columns = [conformed(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
+            still.append(picked_rows(pa.RecordBatch.from_arrays(columns, schema=schema), np.flatnonzero(steps == 0)))
+    return [lines for lines in still if lines.num_rows]
+
+
+def _newly_aside(new: NewSteps, begun: np.ndarray, empty_sequence: str) -> np.ndarray:
+    """Of the rows that begin those that have no steps, if these are set aside; under "error" refused."""
+    empty = begun[new.sequences.lengths[begun] == 0]
+    if empty_sequence == ERROR and len(empty):
+        raise DataError(
+            f"{told_key(new.kept, new.ids, int(empty[0]))} is a new id without steps; expected at least one "
+            "(--empty-sequence error). Leave the row out of the source."
+        )
+    return empty[: len(empty) if empty_sequence == SKIP else 0]
 
 
 def _units(
@@ -251,15 +314,18 @@ def _units(
     steps: list[int],
     lengths: np.ndarray,
     joined: int,
+    aside: int,
 ) -> Units:
     """A unit for each old part, of its rows and maybe some that begin; then units of those that begin, `lengths` each.
 
-    The parts stand in for files, and what they have of rows that begin for a row group more.
+    The last one is of the rows that are set aside, if any are. The parts stand in for files, and what they have of rows
+    that begin for a row group more.
     """
     most, alone = new_plan.rows_per_part or ROWS_PER_PART, len(lengths) - joined
     begun = [min(most, alone - at) for at in range(0, alone, most)]
     bounds = running_sums(np.array([joined, *begun], np.int64))
-    weights = [int(lengths[begin:end].sum()) for begin, end in pairwise(bounds)]
+    weights = [int(lengths[begin:end].sum()) for begin, end in pairwise(bounds)] + ([0] if aside else [])
+    begun += [aside] if aside else []
     groups = [[count] for count in [*rows, *begun]]
     if joined:
         groups[len(rows) - 1].append(joined)

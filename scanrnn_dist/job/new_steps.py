@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,20 @@ from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.observe import check_fits
 from scanrnn_dist.ragged import Ragged, joined, positions, running_sums
-from scanrnn_dist.source import is_comparable, read_chunks, read_kept, stored_values, told
+from scanrnn_dist.source import (
+    INITIAL_CARRY,
+    SKIP,
+    Chunk,
+    SetAside,
+    aside_batch,
+    aside_schema,
+    count_name,
+    is_comparable,
+    read_chunks,
+    read_kept,
+    stored_values,
+    told,
+)
 
 _COPIES = 2
 """Of the values, at most so many are held at once: those that were read, and those that are put together."""
@@ -40,6 +54,8 @@ class NewSteps:
         sequences: of the `N` rows.
         numbers: the row of each id.
         first: `(N,)` rows of the columns that order steps, each the first step's; without columns where none do.
+        without_steps: under `--empty-sequence skip` the lines that set aside the rows without steps, in their order.
+        counts: how often each choice for bad values was applied.
         digest: SHA-256 of ids, steps and what orders the first ones, in hexadecimal: of the same steps it is the same,
             wherever they stand and in whatever order of rows.
         kept_digest: SHA-256 of the kept columns, in hexadecimal: of the same rows in another order it is another one.
@@ -50,6 +66,8 @@ class NewSteps:
     sequences: Ragged
     numbers: dict[Any, int]
     first: pa.RecordBatch
+    without_steps: pa.RecordBatch
+    counts: Mapping[str, int]
     digest: str
     kept_digest: str
 
@@ -73,7 +91,7 @@ class NewSteps:
 def read_new_steps(
     plan: Plan, options: JobOptions, ids: Sequence[str], in_features: int, input: InputSpec | None
 ) -> NewSteps:
-    """All of a source, in memory.
+    """All of a source, in memory; also its rows without steps, whatever `--empty-sequence` says.
 
     Args:
         plan: of the source.
@@ -92,8 +110,9 @@ def read_new_steps(
         kind = plan.kept_schema.field(name).type
         if not is_comparable(kind):
             raise ConfigError(f"The ids in {name!r} are {kind}; expected numbers, texts or times.")
-    parts, kept, needed_bytes = [], [], 0
-    with closing(read_chunks(plan.source, plan.units, options.reading(in_features, input))) as chunks:
+    parts, kept, without_steps, counts, needed_bytes = [], [], list[pa.RecordBatch](), Counter[str](), 0
+    takes_all = replace(options, bad_rows=replace(options.bad_rows, empty_sequence=INITIAL_CARRY))
+    with closing(read_chunks(plan.source, plan.units, takes_all.reading(in_features, input))) as chunks:
         for chunk in chunks:
             if len(chunk.sequences) != chunk.rows:
                 raise DataError(
@@ -102,6 +121,9 @@ def read_new_steps(
                 )
             parts.append(chunk.sequences)
             kept.append(chunk.kept)
+            counts.update(chunk.counts)
+            if options.bad_rows.empty_sequence == SKIP:
+                without_steps += _without_steps(chunk)
             needed_bytes += _COPIES * chunk.nbytes + _ROW_BYTES * chunk.rows
             check_fits(needed_bytes, "The new steps", _REMEDY)
     batch = _as_one(kept, plan.kept_schema)
@@ -118,7 +140,18 @@ def read_new_steps(
     sequences, order = joined(parts, in_features), plan.layout.asked.order_by or ()
     first = _first(plan, order)
     digest = _digest(ids, keys, keys_of(first, order) if order else [()] * len(batch), sequences)
-    return NewSteps(tuple(ids), batch, sequences, numbers, first, digest, _kept_digest(batch))
+    del counts[count_name("empty_sequence", INITIAL_CARRY)]  # most of them have steps in the output
+    return NewSteps(
+        tuple(ids), batch, sequences, numbers, first, _as_one(without_steps, aside_schema(plan.kept_schema)), counts,
+        digest, _kept_digest(batch),
+    )  # fmt: skip
+
+
+def _without_steps(chunk: Chunk) -> list[pa.RecordBatch]:
+    """The lines with which the rows of a chunk that have no steps are set aside, if there are any."""
+    rows = np.flatnonzero(chunk.sequences.lengths == 0).tolist()
+    lines = [SetAside(row, "empty_sequence", "the id is new and has no steps.") for row in rows]
+    return [aside_batch(chunk.unit, chunk.numbers, lines, chunk.kept)] if lines else []
 
 
 def _as_one(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:

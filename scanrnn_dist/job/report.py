@@ -76,9 +76,10 @@ class JobReport:
         object.__setattr__(self, "rows_per_second", self.rows / self.seconds)
 
     @classmethod
-    def of_nothing(cls, destination: str, rows_before: int) -> JobReport:
-        """Of a call that found everything done."""
-        return cls(destination, 0, 0, 0, rows_before, 0, 0, True, 1e-9, 0.0, 1.0, 0, 0.0, 0.0, 0.0, 0)
+    def of_nothing(cls, destination: str, rows_before: int, counts: Mapping[str, int] | None = None) -> JobReport:
+        """Of a call that found everything done; `counts` tell of what it read."""
+        did = (0, 0, 0, rows_before, 0, 0, True, 1e-9, 0.0, 1.0, 0, 0.0, 0.0, 0.0, 0)
+        return cls(destination, *did, counts=counts or {})
 
     @property
     def _left(self) -> str:
@@ -88,13 +89,13 @@ class JobReport:
     _repr_pretty_ = as_text
 
     def __str__(self) -> str:
+        told = told_counts(self.counts)
+        more = f"\nbad rows: {told}" if told else ""
         if not self.rows and not self.parts and self.is_complete:
-            return f"Nothing to do: {self.destination} is finished, with {counted(self.rows_before, 'row')}."
+            return f"Nothing to do: {self.destination} is finished, with {counted(self.rows_before, 'row')}.{more}"
         if not self.rows and not self.parts:
             return f"Nothing to do in this share of {self.destination}: {self._left}."
         before = f" ({counted(self.rows_before, 'row')} were there before)" if self.rows_before else ""
-        told = told_counts(self.counts)
-        more = f"\nbad rows: {told}" if told else ""
         more += (
             f"\n{counted(self.set_aside, 'row')} set aside, in {self.destination}/{QUARANTINE}"
             if self.set_aside

@@ -135,7 +135,7 @@ class Status:
         if self.filtered:
             yield f"filtered   {self.filtered:,} of these rows were left out by --filter"
         if told := told_counts(self.counts):
-            yield f"choices    {told}"
+            yield f"choices    {told}" + (", in the last update" if "updated" in self.job else "")
         if self.seconds_left is not None:
             end = datetime.now() + timedelta(seconds=self.seconds_left)
             left = timedelta(seconds=round(self.seconds_left))

@@ -3,7 +3,7 @@
 Parquet becomes `Ragged` and kept columns here, and nowhere else; what happens to the rows is for `job`.
 """
 
-from scanrnn_dist.source.bad_rows import SKIP, BadRows, Lengths, count_name, told_counts
+from scanrnn_dist.source.bad_rows import ERROR, INITIAL_CARRY, SKIP, BadRows, Lengths, count_name, told_counts
 from scanrnn_dist.source.conform import conformed, conforms
 from scanrnn_dist.source.decode import Chunk, ReadOptions, first_step_features, take_batch
 from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences, new_files, unchanged
@@ -43,7 +43,7 @@ from scanrnn_dist.source.read_ahead import (
     read_first,
 )
 from scanrnn_dist.source.schemas import with_true_metadata
-from scanrnn_dist.source.set_aside import aside_schema
+from scanrnn_dist.source.set_aside import SetAside, aside_batch, aside_schema
 from scanrnn_dist.source.source import ROWS_PER_PART, LeftOut, Source, limited, open_source, plan_units
 from scanrnn_dist.source.step_input import apply_input, check_columns, layout_of_input
 from scanrnn_dist.source.step_reading import read_steps, unmeasured

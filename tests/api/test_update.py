@@ -155,6 +155,79 @@ def test_rows_that_were_set_aside_are_not_begun_anew(tmp_path: Path, policy: str
     assert quarantined(out)["id"].to_pylist() == [1]
 
 
+NONE = np.empty((0, D), np.float32)
+
+
+def test_rows_without_steps_stay_listed_until_they_have_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = dict(enumerate(random_rows([3, 4, 0, 0, 2, 0, 5])))
+    bad_rows, out, at_once = BadRows(empty_sequence="skip"), tmp_path / "out", tmp_path / "at once"
+    how: dict[str, Any] = {"keep_state": True, "ids": ["id", "kind"], "bad_rows": bad_rows}
+    featurize(write(tmp_path / "whole.parquet", whole), at_once, **how)
+    first = {0: whole[0], **dict.fromkeys([1, 2, 3, 4], NONE)}
+    featurize(write(tmp_path / "0.parquet", first), out, rows_per_part=2, **how)
+    days = [{0: NONE, 1: whole[1], 2: NONE, 5: NONE, 6: NONE}, {4: whole[4]}, {5: NONE, 6: whole[6]}]
+    listed = [{2, 3, 4, 5, 6}, {2, 3, 5, 6}, {2, 3, 5}]
+    for number, (day, ids) in enumerate(zip(days, listed, strict=True), 1):
+        source, before = write(tmp_path / f"{number}.parquet", day), quarantined(out)
+        with monkeypatch.context() as patched, pytest.raises(StoppedError):
+            patched.setattr(LocalStore, "_name", stopping_at("part-00001"))
+            continued(out, source)
+        assert quarantined(out) == before
+        report, aside = continued(out, source), quarantined(out)
+        assert set(aside["id"].to_pylist()) == ids and len(aside) == len(ids) == report.set_aside
+        assert report.rows_before > 0 and read_status(out).counts == ({"empty_sequence skip": 2} if number == 1 else {})
+        found = verify(out)
+        assert (found.rows, found.set_aside) == (len(by_id(out)), len(ids)) and not leftovers(out)
+    assert by_id(out) == by_id(at_once)
+    assert set(quarantined(at_once)["id"].to_pylist()) == listed[-1]
+    held = entries(out)
+    report = continued(out, write(tmp_path / "4.parquet", {0: NONE, 3: NONE}))
+    assert (report.rows, report.rows_before) == (0, len(by_id(out))) and entries(out) == held
+    continued(out, write(tmp_path / "5.parquet", {7: NONE}))
+    assert set(quarantined(out)["id"].to_pylist()) == {2, 3, 5, 7} and by_id(out) == by_id(at_once)
+
+
+def test_an_output_of_which_all_rows_are_set_aside_goes_on(tmp_path: Path) -> None:
+    out, rows = tmp_path / "out", random_rows([3])
+    how: dict[str, Any] = {"keep_state": True, "ids": ["id"], "bad_rows": BadRows(empty_sequence="skip")}
+    featurize(write(tmp_path / "0.parquet", {0: NONE}), out, **how)
+    for day, ids in (({1: NONE}, [0, 1]), ({0: rows[0]}, [1])):
+        continued(out, write(tmp_path / "1.parquet", day))
+        assert quarantined(out)["id"].to_pylist() == ids and verify(out).rows == 2 - len(ids)
+
+
+def test_where_no_steps_are_an_error_only_new_ids_need_some(tmp_path: Path) -> None:
+    rows, out = random_rows([3, 4, 2]), tmp_path / "out"
+    how: dict[str, Any] = {"keep_state": True, "ids": ["id"], "bad_rows": BadRows(empty_sequence="error")}
+    featurize(write(tmp_path / "0.parquet", {0: rows[0], 1: rows[1]}), out, **how)
+    held = entries(out)
+    assert continued(out, write(tmp_path / "1.parquet", {0: NONE})).rows == 0
+    with pytest.raises(DataError, match=r"^id=2 is a new id without steps; expected at least one"):
+        continued(out, write(tmp_path / "2.parquet", {0: rows[2], 2: NONE}))
+    assert entries(out) == held
+    report = continued(out, write(tmp_path / "3.parquet", {0: rows[2], 1: NONE}))
+    assert (report.rows, report.steps) == (2, 2)
+
+
+@pytest.mark.parametrize(("choice", "count"), [("drop-step", 2), ("zero", 2 * D)])
+def test_an_update_tells_what_it_did_to_bad_values(tmp_path: Path, choice: str, count: int) -> None:
+    rows, out, name = random_rows([3] * 4), tmp_path / "out", f"bad_value {choice}"
+    bad = {number: np.concatenate([row, row[:1] * np.nan]) for number, row in enumerate(rows)}
+    how: dict[str, Any] = {"keep_state": True, "ids": ["id"], "bad_rows": BadRows(bad_value=choice)}
+    featurize(write(tmp_path / "0.parquet", {0: bad[0]}), out, rows_per_part=1, **how)
+    report = continued(out, write(tmp_path / "1.parquet", {0: bad[1], 1: bad[2], 2: rows[3]}))
+    assert report.counts == read_status(out).counts == {name: count}
+    told = f"{name} {count} {'steps' if choice == 'drop-step' else 'values'}"
+    assert f"\nbad rows: {told}\n" in f"{report}\n"
+    assert f"\nchoices    {told}, in the last update\n" in str(read_status(out))
+    assert not continued(out, write(tmp_path / "2.parquet", {0: rows[2]})).counts
+    if choice == "drop-step":
+        held = entries(out)
+        report = continued(out, write(tmp_path / "3.parquet", {0: bad[1][3:], 1: bad[1][3:]}))
+        assert report.counts == {name: 2} and str(report).endswith(f"with 3 rows.\nbad rows: {told}")
+        assert entries(out) == held
+
+
 @pytest.mark.parametrize("where", ["output", "new steps"])
 def test_files_that_were_left_out_end_an_update(tmp_path: Path, where: str) -> None:
     rows, out, skip = dict(enumerate(random_rows([3, 4, 5]))), tmp_path / "out", BadRows(unreadable_file="skip")
