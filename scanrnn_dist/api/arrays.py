@@ -92,46 +92,25 @@ def encode(
         initial_carry = shards.taken("initial_carry", initial_carry)
         mesh = mesh or shards.mesh
     with nullcontext() if shards is None else shards.named():
-        features = _encode(
-            encoder, sequences, seq_lengths, column, mesh, window_shape, max_steps, initial_carry, lossy_cast,
-            nonfinite, show_progress, kernel,
-        )  # fmt: skip
+        encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
+        if nonfinite not in ("error", "propagate"):
+            raise ConfigError(f"nonfinite is {nonfinite!r}; expected 'error' or 'propagate'.")
+        # With max_steps it is judged below, where it is known which steps count.
+        judged = nonfinite if max_steps is None else "propagate"
+        ragged = as_ragged(sequences, seq_lengths, encoder.in_features, judged, lossy_cast, column)
+        if nonfinite == "error" and (bad := ragged.first_nonfinite(max_steps)):
+            raise DataError(
+                f"Sequence {bad[0]} holds a NaN or an infinity at step {bad[1]} (what is too large for float32 "
+                "becomes one). Clean it, or pass nonfinite='propagate' to let it reach the features of its own row."
+            )
+        if encoder.input is not None:
+            _check_ids(encoder.input, ragged.first_steps(max_steps))
+        carries = None if initial_carry is None else _own_carries(initial_carry, nonfinite, lossy_cast)
+        engine = build_engine(encoder, mesh, window_shape, initial_carry is not None, kernel)
+        rows = Rows(ragged, carries)
+        with rows_progress("encode", len(ragged)) if show_progress else nullcontext() as shown:
+            features = features_of_rows(engine, [rows], max_steps, None if shown is None else shown.advance)
     return features if shards is None else shards.joined(np.asarray(features))
-
-
-def _encode(
-    encoder: Encoder,
-    sequences: Any,
-    seq_lengths: Any,
-    column: str | None,
-    mesh: Mesh | None,
-    window_shape: WindowShape | None,
-    max_steps: float | None,
-    initial_carry: Any,
-    lossy_cast: bool,
-    nonfinite: Literal["error", "propagate"],
-    show_progress: bool,
-    kernel: str | None,
-) -> np.ndarray | Ragged:
-    """`encode`, of sequences that are here."""
-    encoder, max_steps = checked_encoder(encoder), checked_max_steps(max_steps)
-    if nonfinite not in ("error", "propagate"):
-        raise ConfigError(f"nonfinite is {nonfinite!r}; expected 'error' or 'propagate'.")
-    # With max_steps it is judged below, where it is known which steps count.
-    judged = nonfinite if max_steps is None else "propagate"
-    ragged = as_ragged(sequences, seq_lengths, encoder.in_features, judged, lossy_cast, column)
-    if nonfinite == "error" and (bad := ragged.first_nonfinite(max_steps)):
-        raise DataError(
-            f"Sequence {bad[0]} holds a NaN or an infinity at step {bad[1]} (what is too large for float32 "
-            "becomes one). Clean it, or pass nonfinite='propagate' to let it reach the features of its own row."
-        )
-    if encoder.input is not None:
-        _check_ids(encoder.input, ragged.first_steps(max_steps))
-    carries = None if initial_carry is None else _own_carries(initial_carry, nonfinite, lossy_cast)
-    engine = build_engine(encoder, mesh, window_shape, initial_carry is not None, kernel)
-    rows = Rows(ragged, carries)
-    with rows_progress("encode", len(ragged)) if show_progress else nullcontext() as shown:
-        return features_of_rows(engine, [rows], max_steps, None if shown is None else shown.advance)
 
 
 def _check_ids(input: InputSpec, ragged: Ragged) -> None:
