@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli import running
@@ -22,7 +24,13 @@ if TYPE_CHECKING:
 
 @takes_flags(run=RunFlags)
 def featurize(
-    source: flags.Source, destination: flags.Destination, options: Any, run: Any, as_json: flags.Json = False
+    source: flags.Source,
+    destination: Annotated[
+        str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
+    ],
+    options: Any,
+    run: Any,
+    as_json: flags.Json = False,
 ) -> None:
     """Compute features of every row of SRC, and write them to DST, a Parquet data set in the same order.
 
@@ -45,7 +53,9 @@ def featurize(
 
 def update(
     destination: flags.Output,
-    source: flags.NewSteps,
+    source: Annotated[
+        list[str], typer.Argument(help="Files of new steps, in the same layout as the source of DST.", metavar="NEW...")
+    ],
     ids: flags.Ids = None,
     devices: flags.Devices = None,
     allow_mixed: flags.AllowMixed = False,

@@ -72,48 +72,7 @@ def flag(text: str, name: str, group: str | None = None) -> Any:
 
 
 Source = Annotated[list[str], typer.Argument(help="Parquet files, a folder, or a glob in quotes.", metavar="SRC...")]
-NewSteps = Annotated[
-    list[str], typer.Argument(help="Files of new steps, in the same layout as the source of DST.", metavar="NEW...")
-]
-Destination = Annotated[
-    str, typer.Argument(help="A folder or URI that is new, empty, or holds this same job.", metavar="DST")
-]
-MaybeDestination = Annotated[
-    str | None,
-    typer.Argument(
-        help="Where featurize would write: the last word, if there are several. Checked too.", metavar="DST"
-    ),
-]
 Output = Annotated[str, typer.Argument(help="A folder or URI that featurize wrote to.", metavar="DST")]
-
-Column = Annotated[
-    str | None,
-    option("The column of the sequences; a.b.c names a field within structs.", group=LAYOUT, metavar="NAME"),
-]
-LayoutName = Annotated[
-    str | None,
-    option(
-        "The layout of the sequences; needed only if several fit: list-columns, nested-lists, flat-lists, "
-        "list-of-structs, struct-of-lists, tensors, long.",
-        group=LAYOUT,
-        metavar="NAME",
-    ),
-]
-Features = Annotated[
-    str | None,
-    columns("Which features of a step to read: columns of lists, or fields of the structs in --column.", LAYOUT),
-]
-InFeatures = Annotated[
-    int | None,
-    count("Numbers per step, if one flat list holds the numbers of all steps, step after step.", group=LAYOUT),
-]
-GroupBy = Annotated[
-    str | None, columns("For one step per row: the columns that say which sequence a row belongs to.", LAYOUT)
-]
-OrderBy = Annotated[str | None, columns("For one step per row: the columns that order the steps.", LAYOUT)]
-Sort = Annotated[
-    bool, flag("For one step per row: first write a sorted copy of SRC to DST.sorted (needs DuckDB).", "--sort", LAYOUT)
-]
 InputFile = Annotated[
     Path | None,
     option(
@@ -123,92 +82,7 @@ InputFile = Annotated[
         metavar="FILE",
     ),
 ]
-
-RowFilter = Annotated[
-    str | None,
-    option(
-        "Read only rows that match, such as \"label == 'walk' and n > 10\".", "--filter", group=ROWS, metavar="TEXT"
-    ),
-]
-Limit = Annotated[
-    int | None, count("Read only the first N rows of SRC, before any filter, to try something out.", group=ROWS)
-]
-MaxSteps = Annotated[
-    int | None,
-    option("Use only N steps of each sequence (default: all); see --truncate.", group=ROWS, metavar="N", min=0),
-]
-Truncate = Annotated[str | None, choice("With --max-steps, which N steps to use", "head", "tail", group=ROWS)]
-MinSteps = Annotated[int | None, count("Sequences of fewer than N steps are too short; see --too-short.", group=ROWS)]
-InitialCarry = Annotated[
-    str | None,
-    option(
-        "The column with the state of the network before the first step (default: zeros).", group=ROWS, metavar="NAME"
-    ),
-]
-LossyCast = Annotated[
-    bool, flag("Round numbers that float32 cannot hold exactly, instead of refusing them.", "--lossy-cast", ROWS)
-]
-
-BadValue = Annotated[
-    str | None,
-    choice(
-        "A null, a NaN or an infinity within a sequence",
-        "error", "drop-step", "zero", "forward-fill", "propagate", "skip",
-        group=BAD_ROWS,
-    ),
-]  # fmt: skip
-NullSequence = Annotated[str | None, choice("A null in place of a sequence", "error", "null", "skip", group=BAD_ROWS)]
-WrongWidth = Annotated[
-    str | None, choice("A step with another number of features than the others", "error", "skip", group=BAD_ROWS)
-]
-UnequalLengths = Annotated[
-    str | None, choice("Features of one row with different numbers of steps", "error", "skip", group=BAD_ROWS)
-]
-EmptySequence = Annotated[
-    str | None, choice("A sequence without steps", "initial-carry", "null", "error", "skip", group=BAD_ROWS)
-]
-TooShort = Annotated[str | None, choice("Fewer steps than --min-steps", "skip", "error", "null", group=BAD_ROWS)]
-TooLong = Annotated[str | None, choice("More steps than --max-steps", "truncate", "error", "skip", group=BAD_ROWS)]
-UnreadableFile = Annotated[str | None, choice("A file that cannot be read", "error", "skip", group=BAD_ROWS)]
-
-Keep = Annotated[str | None, columns("Columns of SRC to copy to the output (default: all others).", OUTPUT)]
-RowsPerPart = Annotated[
-    int | None,
-    count(
-        "About how many rows an output file gets (default: 65,536, or fewer that take 512 MiB of SRC).",
-        group=OUTPUT,
-        metavar="ROWS",
-    ),
-]
-OutputLayout = Annotated[
-    str | None,
-    choice("How features are stored; columns is one column per feature", "fixed_size_list", "list", "columns", "tensor",
-           group=OUTPUT),
-]  # fmt: skip
-OutputDtype = Annotated[
-    str | None,
-    choice("Type of the features", "float16", "float32", group=OUTPUT, default="that of the encoder; float16 rounds"),
-]
-Compression = Annotated[
-    str | None,
-    choice("Codec of all output columns", "zstd", "snappy", "gzip", "lz4", "none", group=OUTPUT,
-           default="zstd, but none for features", name="--compression"),
-]  # fmt: skip
-RowGroupBytes = Annotated[
-    int | None,
-    option(
-        "Smallest size of a row group of the output, as a plain number (default: 4194304).",
-        "--row-group-bytes",
-        group=OUTPUT,
-        metavar="BYTES",
-    ),
-]
 Ids = Annotated[str | None, columns("Kept columns that identify a sequence, for `scanrnn update`.", OUTPUT)]
-KeepState = Annotated[
-    bool,
-    flag("Also write each row's final state, so that `scanrnn update` can continue from it.", "--keep-state", OUTPUT),
-]
-
 AllowMixed = Annotated[
     bool,
     flag(
@@ -218,9 +92,11 @@ AllowMixed = Annotated[
         GOING_ON,
     ),
 ]
-Repair = Annotated[
-    bool, flag("First make output files again that are missing or changed, and remove surplus ones.", "--repair")
+MaxBadRows = Annotated[
+    int | None,
+    option("Stop once more than N bad rows were left out by a skip.", group=GOING_ON, metavar="N", min=0, max=MOST),
 ]
+Retry = Annotated[bool, flag("Retry rows that crashed the process twice.", "--retry", GOING_ON)]
 Memory = Annotated[
     str | None,
     option(
@@ -237,60 +113,181 @@ CacheFolder = Annotated[
 ]
 Devices = Annotated[int | None, count("Number of CPU devices (default: one per core).", MOST_DEVICES, group=SPEED)]
 Json = Annotated[bool, flag("Print the result as JSON, and an error as JSON too.", "--json", GENERAL)]
-Config = Annotated[
-    Path | None,
-    option(
-        "Read flags from this TOML file. A key is a flag without dashes, such as hidden = 64; also source and "
-        "destination. The command line wins.",
-        "--config",
-        group=GENERAL,
-        metavar="FILE",
-        expose_value=False,
-    ),
-]
-PrintConfig = Annotated[
-    bool,
-    option(
-        "Print the flags that are given, here and by --config, as such a file. Nothing else is done.",
-        "--print-config",
-        group=GENERAL,
-        expose_value=False,
-    ),
-]
 
 JOB_FLAGS: dict[str, Any] = {
-    "layout": LayoutName,
-    "column": Column,
-    "features": Features,
-    "in_features": InFeatures,
-    "group_by": GroupBy,
-    "order_by": OrderBy,
-    "sort": Sort,
-    "keep": Keep,
-    "rows_per_part": RowsPerPart,
-    "max_steps": MaxSteps,
-    "truncate": Truncate,
-    "min_steps": MinSteps,
-    "initial_carry": InitialCarry,
-    "lossy_cast": LossyCast,
-    "bad_rows.bad_value": BadValue,
-    "bad_rows.null_sequence": NullSequence,
-    "bad_rows.wrong_width": WrongWidth,
-    "bad_rows.unequal_lengths": UnequalLengths,
-    "bad_rows.empty_sequence": EmptySequence,
-    "bad_rows.too_short": TooShort,
-    "bad_rows.too_long": TooLong,
-    "bad_rows.unreadable_file": UnreadableFile,
+    "layout": Annotated[
+        str | None,
+        option(
+            "The layout of the sequences; needed only if several fit: list-columns, nested-lists, flat-lists, "
+            "list-of-structs, struct-of-lists, tensors, long.",
+            group=LAYOUT,
+            metavar="NAME",
+        ),
+    ],
+    "column": Annotated[
+        str | None,
+        option("The column of the sequences; a.b.c names a field within structs.", group=LAYOUT, metavar="NAME"),
+    ],
+    "features": Annotated[
+        str | None,
+        columns("Which features of a step to read: columns of lists, or fields of the structs in --column.", LAYOUT),
+    ],
+    "in_features": Annotated[
+        int | None,
+        count("Numbers per step, if one flat list holds the numbers of all steps, step after step.", group=LAYOUT),
+    ],
+    "group_by": Annotated[
+        str | None, columns("For one step per row: the columns that say which sequence a row belongs to.", LAYOUT)
+    ],
+    "order_by": Annotated[str | None, columns("For one step per row: the columns that order the steps.", LAYOUT)],
+    "sort": Annotated[
+        bool,
+        flag("For one step per row: first write a sorted copy of SRC to DST.sorted (needs DuckDB).", "--sort", LAYOUT),
+    ],
+    "keep": Annotated[str | None, columns("Columns of SRC to copy to the output (default: all others).", OUTPUT)],
+    "rows_per_part": Annotated[
+        int | None,
+        count(
+            "About how many rows an output file gets (default: 65,536, or fewer that take 512 MiB of SRC).",
+            group=OUTPUT,
+            metavar="ROWS",
+        ),
+    ],
+    "max_steps": Annotated[
+        int | None,
+        option("Use only N steps of each sequence (default: all); see --truncate.", group=ROWS, metavar="N", min=0),
+    ],
+    "truncate": Annotated[str | None, choice("With --max-steps, which N steps to use", "head", "tail", group=ROWS)],
+    "min_steps": Annotated[
+        int | None, count("Sequences of fewer than N steps are too short; see --too-short.", group=ROWS)
+    ],
+    "initial_carry": Annotated[
+        str | None,
+        option(
+            "The column with the state of the network before the first step (default: zeros).",
+            group=ROWS,
+            metavar="NAME",
+        ),
+    ],
+    "lossy_cast": Annotated[
+        bool, flag("Round numbers that float32 cannot hold exactly, instead of refusing them.", "--lossy-cast", ROWS)
+    ],
+    "bad_rows.bad_value": Annotated[
+        str | None,
+        choice(
+            "A null, a NaN or an infinity within a sequence",
+            "error",
+            "drop-step",
+            "zero",
+            "forward-fill",
+            "propagate",
+            "skip",
+            group=BAD_ROWS,
+        ),
+    ],
+    "bad_rows.null_sequence": Annotated[
+        str | None, choice("A null in place of a sequence", "error", "null", "skip", group=BAD_ROWS)
+    ],
+    "bad_rows.wrong_width": Annotated[
+        str | None, choice("A step with another number of features than the others", "error", "skip", group=BAD_ROWS)
+    ],
+    "bad_rows.unequal_lengths": Annotated[
+        str | None, choice("Features of one row with different numbers of steps", "error", "skip", group=BAD_ROWS)
+    ],
+    "bad_rows.empty_sequence": Annotated[
+        str | None, choice("A sequence without steps", "initial-carry", "null", "error", "skip", group=BAD_ROWS)
+    ],
+    "bad_rows.too_short": Annotated[
+        str | None, choice("Fewer steps than --min-steps", "skip", "error", "null", group=BAD_ROWS)
+    ],
+    "bad_rows.too_long": Annotated[
+        str | None, choice("More steps than --max-steps", "truncate", "error", "skip", group=BAD_ROWS)
+    ],
+    "bad_rows.unreadable_file": Annotated[
+        str | None, choice("A file that cannot be read", "error", "skip", group=BAD_ROWS)
+    ],
     "ids": Ids,
-    "keep_state": KeepState,
-    "output.layout": OutputLayout,
-    "output.dtype": OutputDtype,
-    "output.compression": Compression,
-    "output.row_group_bytes": RowGroupBytes,
-    "filter": RowFilter,
-    "limit": Limit,
+    "keep_state": Annotated[
+        bool,
+        flag(
+            "Also write each row's final state, so that `scanrnn update` can continue from it.", "--keep-state", OUTPUT
+        ),
+    ],
+    "output.layout": Annotated[
+        str | None,
+        choice(
+            "How features are stored; columns is one column per feature",
+            "fixed_size_list",
+            "list",
+            "columns",
+            "tensor",
+            group=OUTPUT,
+        ),
+    ],
+    "output.dtype": Annotated[
+        str | None,
+        choice(
+            "Type of the features", "float16", "float32", group=OUTPUT, default="that of the encoder; float16 rounds"
+        ),
+    ],
+    "output.compression": Annotated[
+        str | None,
+        choice(
+            "Codec of all output columns",
+            "zstd",
+            "snappy",
+            "gzip",
+            "lz4",
+            "none",
+            group=OUTPUT,
+            default="zstd, but none for features",
+            name="--compression",
+        ),
+    ],
+    "output.row_group_bytes": Annotated[
+        int | None,
+        option(
+            "Smallest size of a row group of the output, as a plain number (default: 4194304).",
+            "--row-group-bytes",
+            group=OUTPUT,
+            metavar="BYTES",
+        ),
+    ],
+    "filter": Annotated[
+        str | None,
+        option(
+            "Read only rows that match, such as \"label == 'walk' and n > 10\".", "--filter", group=ROWS, metavar="TEXT"
+        ),
+    ],
+    "limit": Annotated[
+        int | None, count("Read only the first N rows of SRC, before any filter, to try something out.", group=ROWS)
+    ],
 }
 """The flag of each field of `JobOptions`; that of a field `f` of its field `o`, which is a dataclass, as `o.f`."""
+
+FILE_FLAGS: dict[str, Any] = {
+    "config": Annotated[
+        Path | None,
+        option(
+            "Read flags from this TOML file. A key is a flag without dashes, such as hidden = 64; also source and "
+            "destination. The command line wins.",
+            "--config",
+            group=GENERAL,
+            metavar="FILE",
+            expose_value=False,
+        ),
+    ],
+    "print_config": Annotated[
+        bool,
+        option(
+            "Print the flags that are given, here and by --config, as such a file. Nothing else is done.",
+            "--print-config",
+            group=GENERAL,
+            expose_value=False,
+        ),
+    ],
+}
+"""The flags of a file of flags, which `Command` deals with."""
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -313,7 +310,6 @@ def takes_flags(
     of_run = {name: flag for name, flag in of_run.items() if not run_names or name in run_names}
     of_options = {option_name(name): flag for name, flag in flags.items()}
     tables = {"options": of_options, "run": of_run}
-    of_file = {"config": Config, "print_config": PrintConfig}
 
     def with_flags(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
@@ -323,13 +319,15 @@ def takes_flags(
                 parameters.append(parameter.replace(name=name, annotation=flag, default=_default(flag)))
             if parameter.name not in tables:
                 parameters.append(parameter.replace(annotation=hints[parameter.name]))
-        parameters += [_keyword(name, flag) for name, flag in of_file.items()]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        for name, flag in FILE_FLAGS.items():
+            parameters.append(inspect.Parameter(name, kind, default=_default(flag), annotation=flag))
 
         @functools.wraps(command)
         def called(**told: Any) -> None:
             from scanrnn_dist.job import JobOptions
 
-            told = {name: it for name, it in told.items() if name not in of_file}  # `Command` has dealt with these
+            told = {name: it for name, it in told.items() if name not in FILE_FLAGS}
             if run is not None:
                 told["run"] = run(**{name: told.pop(name) for name in of_run})
             options = {name: told.pop(option_name(name)) for name in flags}
@@ -340,7 +338,6 @@ def takes_flags(
                     (nested.setdefault(outer, {}) if outer else nested)[inner] = it
             command(**told, options=JobOptions.from_json(nested))
 
-        kind = inspect.Parameter.KEYWORD_ONLY
         signature = inspect.Signature([parameter.replace(kind=kind) for parameter in parameters])
         called.__signature__ = signature  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -351,10 +348,6 @@ def takes_flags(
 
 def _default(flag: Any) -> Any:
     return False if get_args(flag)[0] is bool else None
-
-
-def _keyword(name: str, flag: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(flag), annotation=flag)
 
 
 def read_input(path: Path | None) -> InputSpec | None:

@@ -22,7 +22,9 @@ def verify(
         option("Rows to compute again from the source (default: 32); 0 compares hashes only.", metavar="ROWS", min=0),
     ] = 32,
     seed: Annotated[int, option("Seed that chooses these rows (default: 0).", metavar="N", min=0)] = 0,
-    repair: flags.Repair = False,
+    repair: Annotated[
+        bool, flag("First make output files again that are missing or changed, and remove surplus ones.", "--repair")
+    ] = False,
     allow_mixed: flags.AllowMixed = False,
     compilation_cache: flags.CacheFolder = None,
     as_json: flags.Json = False,

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.featurize import check_profile
 from scanrnn_dist.cli.options import GENERAL, flag, one_or_many, takes_flags
@@ -28,7 +30,12 @@ def plan(
     source: flags.Source,
     options: Any,
     run: Any,
-    destination: flags.MaybeDestination = None,
+    destination: Annotated[
+        str | None,
+        typer.Argument(
+            help="Where featurize would write: the last word, if there are several. Checked too.", metavar="DST"
+        ),
+    ] = None,
     scan: Annotated[
         bool, flag("Check all rows of SRC; without it, the first rows of each file.", "--scan", GENERAL)
     ] = False,

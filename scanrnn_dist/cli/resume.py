@@ -10,7 +10,6 @@ from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.cli.options import bytes_told
 from scanrnn_dist.cli.printing import print_result
 from scanrnn_dist.cli.process import SIGNALS, leave_pandas_out
-from scanrnn_dist.cli.run_options import MaxBadRows, Retry
 from scanrnn_dist.errors import SAVED, ConfigError
 
 
@@ -19,8 +18,8 @@ def resume(
     devices: flags.Devices = None,
     memory: flags.Memory = None,
     allow_mixed: flags.AllowMixed = False,
-    retry: Retry = False,
-    max_bad_rows: MaxBadRows = None,
+    retry: flags.Retry = False,
+    max_bad_rows: flags.MaxBadRows = None,
     compilation_cache: flags.CacheFolder = None,
     as_json: flags.Json = False,
 ) -> None:

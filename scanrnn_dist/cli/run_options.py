@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from scanrnn_dist.cli.computation import AskedComputation
-from scanrnn_dist.cli.executor import executor_of
 from scanrnn_dist.cli.options import (
     ENCODER,
     GOING_ON,
@@ -22,7 +21,9 @@ from scanrnn_dist.cli.options import (
     CacheFolder,
     Devices,
     InputFile,
+    MaxBadRows,
     Memory,
+    Retry,
     bytes_told,
     choice,
     count,
@@ -31,161 +32,137 @@ from scanrnn_dist.cli.options import (
     option,
     read_input,
 )
+from scanrnn_dist.errors import ConfigError, flag_of
 from scanrnn_dist.observe import to_stderr
 
 if TYPE_CHECKING:
     from scanrnn_dist.job import Executor, Handling
-
-EncoderFile = Annotated[
-    Path | None,
-    option("An encoder file (.safetensors), with your own weights.", "--encoder", group=ENCODER, metavar="FILE"),
-]
-Hidden = Annotated[int | None, count("Number of features, by a GRU with random weights.", group=ENCODER)]
-Seed = Annotated[int | None, option("Seed of the random weights (default: 0).", group=ENCODER, metavar="N")]
-
-Restart = Annotated[
-    bool,
-    flag("Start from nothing. The new output replaces the old one when it is complete.", "--restart", GOING_ON),
-]
-AcceptChanges = Annotated[
-    bool,
-    flag(
-        "Accept that files of SRC were changed, added or removed: redo only their rows.", "--accept-changes", GOING_ON
-    ),
-]
-MaxBadRows = Annotated[
-    int | None,
-    option("Stop once more than N bad rows were left out by a skip.", group=GOING_ON, metavar="N", min=0, max=MOST),
-]
-Retry = Annotated[bool, flag("Retry rows that crashed the process twice.", "--retry", GOING_ON)]
-
-Processes = Annotated[
-    int | None,
-    count(
-        "Work in N processes of this machine, each with one GPU or a share of the cores (default: one per GPU).",
-        group=SHARING,
-    ),
-]
-ShareText = Annotated[
-    str | None,
-    option(
-        "Do only the K-th of N shares of the job. auto takes the share from whatever started this process: Slurm, MPI, "
-        "torchrun, a TPU pod, a cloud's batch service, or Kubernetes (auto/N).",
-        group=SHARING,
-        metavar="K/N",
-    ),
-]
-Steal = Annotated[
-    bool, flag("When this share is done, take over shares of processes that stopped.", "--steal", SHARING)
-]
-LockSeconds = Annotated[
-    float | None,
-    option(
-        "Seconds of silence after which a process counts as dead (default: 60).",
-        group=SHARING,
-        metavar="SECONDS",
-        min=0.1,
-    ),
-]
-
-Kernel = Annotated[
-    str | None,
-    choice(
-        "The program that computes; native is C++ for the usual cells on a CPU, xla is for everything",
-        "native",
-        "xla",
-        group=SPEED,
-        default="native if possible; a job keeps the one it began with",
-    ),
-]
-Lanes = Annotated[
-    int | None,
-    count("Rows computed side by side on each device (default: depends on the device).", group=SPEED, metavar="ROWS"),
-]
-BlockSteps = Annotated[
-    int | None,
-    count(
-        "With kernel xla, a row starts only at every STEPS-th step (default: depends on the device).",
-        group=SPEED,
-        metavar="STEPS",
-    ),
-]
-WindowBlocks = Annotated[
-    int | None,
-    count(
-        "Blocks of --block-steps in one call of the compiled program (default: depends on the device).",
-        group=SPEED,
-        metavar="BLOCKS",
-    ),
-]
-ProfileFolder = Annotated[
-    Path | None, option("Write a trace for TensorBoard and Perfetto to this folder.", group=SPEED, metavar="DIR")
-]
-ProfileSeconds = Annotated[
-    float | None,
-    option(
-        "How many seconds --profile traces, after compilation (default: 2).",
-        group=SPEED,
-        metavar="SECONDS",
-        min=0,
-        max=MOST,
-    ),
-]
-
-Engine = Annotated[
-    str | None, choice("Who does the work: this machine, or the workers of a Ray cluster", "local", "ray", group=RAY)
-]
-Address = Annotated[
-    str | None,
-    option(
-        "With --engine ray: HOST:PORT of the cluster's head, auto for the cluster of this machine, or local to start "
-        "one (default: RAY_ADDRESS, else auto, else local).",
-        group=RAY,
-        metavar="HOST:PORT",
-    ),
-]
-Workers = Annotated[
-    int | None,
-    count("With --engine ray: number of workers (default: as many as the cluster has room for).", group=RAY),
-]
-CpusPerWorker = Annotated[
-    int | None, count("With --engine ray: CPUs of each worker, and its CPU devices (default: 1).", group=RAY)
-]
-GpusPerWorker = Annotated[
-    int | None, count("With --engine ray: GPUs of each worker; 1 is best (default: none).", group=RAY)
-]
 
 
 @dataclass(frozen=True)
 class RunFlags:
     """What was said of how a job is run; None and False where nothing was."""
 
-    encoder: EncoderFile = None
-    hidden: Hidden = None
-    seed: Seed = None
+    encoder: Annotated[
+        Path | None,
+        option("An encoder file (.safetensors), with your own weights.", "--encoder", group=ENCODER, metavar="FILE"),
+    ] = None
+    hidden: Annotated[int | None, count("Number of features, by a GRU with random weights.", group=ENCODER)] = None
+    seed: Annotated[int | None, option("Seed of the random weights (default: 0).", group=ENCODER, metavar="N")] = None
     input: InputFile = None
     devices: Devices = None
-    processes: Processes = None
-    engine: Engine = None
-    address: Address = None
-    workers: Workers = None
-    cpus_per_worker: CpusPerWorker = None
-    gpus_per_worker: GpusPerWorker = None
-    kernel: Kernel = None
-    lanes: Lanes = None
-    block_steps: BlockSteps = None
-    window_blocks: WindowBlocks = None
-    shard: ShareText = None
-    steal: Steal = False
+    processes: Annotated[
+        int | None,
+        count(
+            "Work in N processes of this machine, each with one GPU or a share of the cores (default: one per GPU).",
+            group=SHARING,
+        ),
+    ] = None
+    engine: Annotated[
+        str | None,
+        choice("Who does the work: this machine, or the workers of a Ray cluster", "local", "ray", group=RAY),
+    ] = None
+    address: Annotated[
+        str | None,
+        option(
+            "With --engine ray: HOST:PORT of the cluster's head, auto for the cluster of this machine, or local to "
+            "start one (default: RAY_ADDRESS, else auto, else local).",
+            group=RAY,
+            metavar="HOST:PORT",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        count("With --engine ray: number of workers (default: as many as the cluster has room for).", group=RAY),
+    ] = None
+    cpus_per_worker: Annotated[
+        int | None, count("With --engine ray: CPUs of each worker, and its CPU devices (default: 1).", group=RAY)
+    ] = None
+    gpus_per_worker: Annotated[
+        int | None, count("With --engine ray: GPUs of each worker; 1 is best (default: none).", group=RAY)
+    ] = None
+    kernel: Annotated[
+        str | None,
+        choice(
+            "The program that computes; native is C++ for the usual cells on a CPU, xla is for everything",
+            "native",
+            "xla",
+            group=SPEED,
+            default="native if possible; a job keeps the one it began with",
+        ),
+    ] = None
+    lanes: Annotated[
+        int | None,
+        count(
+            "Rows computed side by side on each device (default: depends on the device).", group=SPEED, metavar="ROWS"
+        ),
+    ] = None
+    block_steps: Annotated[
+        int | None,
+        count(
+            "With kernel xla, a row starts only at every STEPS-th step (default: depends on the device).",
+            group=SPEED,
+            metavar="STEPS",
+        ),
+    ] = None
+    window_blocks: Annotated[
+        int | None,
+        count(
+            "Blocks of --block-steps in one call of the compiled program (default: depends on the device).",
+            group=SPEED,
+            metavar="BLOCKS",
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        option(
+            "Do only the K-th of N shares of the job. auto takes the share from whatever started this process: Slurm, "
+            "MPI, torchrun, a TPU pod, a cloud's batch service, or Kubernetes (auto/N).",
+            group=SHARING,
+            metavar="K/N",
+        ),
+    ] = None
+    steal: Annotated[
+        bool, flag("When this share is done, take over shares of processes that stopped.", "--steal", SHARING)
+    ] = False
     allow_mixed: AllowMixed = False
-    restart: Restart = False
-    accept_changes: AcceptChanges = False
+    restart: Annotated[
+        bool,
+        flag("Start from nothing. The new output replaces the old one when it is complete.", "--restart", GOING_ON),
+    ] = False
+    accept_changes: Annotated[
+        bool,
+        flag(
+            "Accept that files of SRC were changed, added or removed: redo only their rows.",
+            "--accept-changes",
+            GOING_ON,
+        ),
+    ] = False
     max_bad_rows: MaxBadRows = None
     retry: Retry = False
     memory: Memory = None
-    lock_seconds: LockSeconds = None
-    profile: ProfileFolder = None
-    profile_seconds: ProfileSeconds = None
+    lock_seconds: Annotated[
+        float | None,
+        option(
+            "Seconds of silence after which a process counts as dead (default: 60).",
+            group=SHARING,
+            metavar="SECONDS",
+            min=0.1,
+        ),
+    ] = None
+    profile: Annotated[
+        Path | None, option("Write a trace for TensorBoard and Perfetto to this folder.", group=SPEED, metavar="DIR")
+    ] = None
+    profile_seconds: Annotated[
+        float | None,
+        option(
+            "How many seconds --profile traces, after compilation (default: 2).",
+            group=SPEED,
+            metavar="SECONDS",
+            min=0,
+            max=MOST,
+        ),
+    ] = None
     compilation_cache: CacheFolder = None
 
     def computation(self, may_choose: bool = False, check_fits: bool = True) -> AskedComputation:
@@ -211,10 +188,34 @@ class RunFlags:
         )
 
     def executor(self) -> Executor | None:
-        """Who does the work; None for this process."""
+        """Who does the work: processes of this machine, or a Ray cluster; None for this process.
+
+        Raises:
+            ConfigError: an engine that there is none of, flags of another one, or a trace where others work.
+        """
+        engine, is_traced = self.engine or "local", self.profile is not None
+        if engine not in ("local", "ray"):
+            raise ConfigError(f"--engine is {engine!r}; expected local or ray.")
+        if is_traced and (engine == "ray" or self.processes is not None):
+            raise ConfigError(
+                "--profile traces this process, but with --processes or --engine ray others compute; leave one out."
+            )
         names = ("address", "workers", "cpus_per_worker", "gpus_per_worker")
         ray: dict[str, Any] = given(**{name: getattr(self, name) for name in names})
-        return executor_of(self.engine or "local", self.processes, self.devices, ray, self.profile is not None)
+        if engine == "ray":
+            if self.processes is not None or self.devices is not None:
+                raise ConfigError("--processes and --devices are for this machine; with --engine ray say --workers.")
+            from scanrnn_dist.launch import RayExecutor
+
+            return RayExecutor(**ray)
+        if ray:
+            told = ", ".join(map(flag_of, ray))
+            raise ConfigError(f"{told} is for --engine ray, which was not given.")
+        from scanrnn_dist.launch import ProcessExecutor, visible_gpus
+
+        if self.processes is None and (is_traced or len(visible_gpus()) < 2):
+            return None
+        return ProcessExecutor(self.processes, self.devices)
 
 
 def _share(shard: str | None) -> tuple[int, int] | None:

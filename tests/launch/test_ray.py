@@ -19,7 +19,7 @@ import pytest
 from sources import parts_of, random_rows, write_source
 
 from scanrnn_dist import scan_rnn_forward
-from scanrnn_dist.cli.executor import executor_of
+from scanrnn_dist.cli.run_options import RunFlags
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import HandOut, read_status
 from scanrnn_dist.launch import RayExecutor
@@ -305,7 +305,7 @@ def test_ctrl_c_in_a_terminal_with_a_cluster_of_the_command_itself(tmp_path: Pat
 def test_without_ray_it_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"Ray is not installed; .*pip install -e '\.\[ray\]'"):
-        executor_of("ray", None, None, {})
+        RunFlags(engine="ray").executor()
 
 
 class ClusterWithoutUs:
