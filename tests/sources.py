@@ -19,13 +19,13 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
+from scanrnn_dist.api import EncoderOnDevices, explanation
 from scanrnn_dist.api import data_sets as job
-from scanrnn_dist.api import explanation
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine.kernels import loaded
 from scanrnn_dist.errors import StoppedError
-from scanrnn_dist.job import JobReport
+from scanrnn_dist.job import Handling, JobOptions, JobReport, run_job
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.spec import scan_rnn_forward
 
@@ -55,6 +55,11 @@ def featurize(source: Any, destination: Path, encoder: Encoder | None = None, **
     """`job.featurize` with a small window on one device."""
     options = {"mesh": mesh_of(1), "window_shape": SHAPE, **options}
     return job.featurize(encoder or encoder_of(), source, destination, **options)
+
+
+def resume(destination: Path) -> JobReport:
+    """Go on with a job by what its records say."""
+    return run_job(destination, None, JobOptions(), Handling(), EncoderOnDevices(encoder_of(), mesh_of(1)))
 
 
 def random_rows(lengths: Any, seed: int = 0, in_features: int = D) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ Only here do the two halves meet, the engine that knows JAX and the job that kno
 from scanrnn_dist.api.arrays import encode
 from scanrnn_dist.api.batches import BatchFeaturizer
 from scanrnn_dist.api.computation import EncoderOnDevices
-from scanrnn_dist.api.data_sets import featurize, resume
+from scanrnn_dist.api.data_sets import featurize
 from scanrnn_dist.api.explanation import FEWER, Explanation, doubts, explain, measured_gflops, window_bytes
 from scanrnn_dist.api.sequences import as_ragged
 from scanrnn_dist.api.tuning import read_sample, tune

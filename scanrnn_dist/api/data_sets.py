@@ -1,4 +1,4 @@
-"""Door 2: `featurize`, from a Parquet data set to one with a feature vector per row; and going on with what it began.
+"""Door 2: `featurize`, from a Parquet data set to one with a feature vector per row.
 
 `job/`, which knows Parquet and no JAX, is handed a `Computation`, which knows JAX and no Parquet.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -186,32 +186,3 @@ def _shown(
                 on_rows(rows)
 
         yield start, advance
-
-
-def resume(
-    destination: str | os.PathLike[str],
-    encoder: Encoder,
-    *,
-    mesh: Mesh | None = None,
-    discard: Collection[str] = (),
-    sharing: Sharing | None = None,
-    allow_mixed: bool = False,
-    on_start: OnStart | None = None,
-    on_rows: OnRows | None = None,
-) -> JobReport:
-    """Go on with the job of a destination by what its records say, as the command that began it would.
-
-    Args:
-        destination: a folder or URI that `featurize` wrote to.
-        encoder: that of the job.
-        discard: names of parts that are not what they should be, to be removed and made again.
-        mesh, sharing, allow_mixed, on_start, on_rows: as of `featurize`.
-
-    Raises:
-        ConfigError: there is no job, or another encoder or environment than the job's.
-        DataError: the source changed since the job began, or as `featurize`.
-        StoppedError: as `featurize`.
-    """
-    handling = Handling(allow_mixed, discard=tuple(discard), sharing=sharing or Sharing())
-    computation = EncoderOnDevices(checked_encoder(encoder), mesh)
-    return run_job(destination, None, JobOptions(), handling, computation, on_start, on_rows)

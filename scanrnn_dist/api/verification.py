@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.api.data_sets import resume
+from scanrnn_dist.api.computation import EncoderOnDevices
 from scanrnn_dist.encoder import Encoder, checked_encoder, encoder_of_content
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.faithfulness import Judge
@@ -24,6 +24,7 @@ from scanrnn_dist.job import (
     APPLIED,
     PART,
     PROBLEMS_TOLD,
+    Handling,
     JobOptions,
     Plan,
     check_is_whole,
@@ -36,6 +37,7 @@ from scanrnn_dist.job import (
     recorded_parts,
     records_to_read,
     remove_parts,
+    run_job,
     surplus_files,
     unread_units,
     wrong_parts,
@@ -250,7 +252,8 @@ def _repair(records: JobRecords, given: Encoder | None, allow_mixed: bool) -> tu
     if wrong or is_half_repaired or (records.is_complete and damaged_parts(records)):
         check_is_whole(job, store.root)
         if is_half_repaired or records.is_complete:
-            resume(store, encoder_of(records, job, given), discard=wrong, allow_mixed=allow_mixed)
+            computation = EncoderOnDevices(encoder_of(records, job, given))
+            run_job(store, None, JobOptions(), Handling(allow_mixed, discard=tuple(wrong)), computation)
         else:
             remove_parts(records, job, wrong, "changed")
     return tuple(sorted([*wrong, *surplus]))

@@ -32,11 +32,11 @@ from sources import (
     leftovers,
     mesh_of,
     random_rows,
+    resume,
     write_source,
 )
 
 from scanrnn_dist.api import update, updating, verify
-from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.encoder import Encoder, State
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
@@ -964,7 +964,7 @@ def test_rows_of_an_updated_output_are_not_made_again_from_one_source(tmp_path: 
     featurize(write(tmp_path / "0.parquet", cut[0]), out, keep_state=True, ids=["id"])
     continued(out, write(tmp_path / "1.parquet", cut[1]))
     assert verify(out, repair=True).repaired == ()
-    report = resume(out, encoder_of())  # though the source has other steps by now
+    report = resume(out)  # though the source has other steps by now
     assert report.is_complete and report.rows == 0 and report.rows_before == verify(out).rows
     part, surplus = out / "part-00000.parquet", out / "part-00009.parquet"
     shutil.copy(part, surplus)
@@ -977,7 +977,7 @@ def test_rows_of_an_updated_output_are_not_made_again_from_one_source(tmp_path: 
     with pytest.raises(DataError, match=rf"is missing; expected \d+ rows\. The output was updated: {told}\.$"):
         verify(out)
     assert f" parts are missing or changed; {told}\n" in str(read_status(out))
-    for mend in (lambda: verify(out, repair=True), lambda: resume(out, encoder_of())):
+    for mend in (lambda: verify(out, repair=True), lambda: resume(out)):
         with pytest.raises(ConfigError, match=rf"continued by updates.*: {told}\.$"):
             mend()
     assert (out / "_SUCCESS").exists() and not surplus.exists()
@@ -1061,7 +1061,7 @@ def test_resume_tells_of_what_was_stopped_before_all_else(
     with pytest.raises(
         StoppedError, match=rf"{what} was begun and is not finished.* Continue with: .* to give it up\.$"
     ):
-        resume(out, encoder_of())
+        resume(out)
     assert entries(out) == held
 
 

@@ -21,7 +21,6 @@ from s3_server import S3Server
 from sources import encoder_of, entries, featurize, leftovers, parts_of, random_rows, write_source
 
 from scanrnn_dist.api import verify
-from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import MemoryShares, open_job
 from scanrnn_dist.job.attempt import Sharing
@@ -280,7 +279,7 @@ def test_a_source_that_is_there_and_is_none_any_more_is_an_error_of_the_data(
     for call in (
         lambda: run(source, out),
         lambda: run(source, out, accept_changes=True),
-        lambda: resume(out, encoder_of()),
+        lambda: sources.resume(out),
         lambda: verify(out),
     ):
         with pytest.raises(DataError, match=f"is not what it was: .*{wrong}"):

@@ -39,7 +39,6 @@ from sources import (
 )
 
 from scanrnn_dist import BadRows, quarantined
-from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.api.verification import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
@@ -428,7 +427,7 @@ def test_too_many_bad_rows_end_the_job_which_goes_on_with_a_higher_number(source
     with pytest.raises(DataError, match=message):
         featurize(source, out, max_bad_rows=4, **options)
     with pytest.raises(DataError, match=message):
-        resume(out, sources.encoder_of(), mesh=sources.mesh_of(1))  # the bound is among the records
+        sources.resume(out)  # the bound is among the records
     assert read_status(out).units_committed == 2  # nothing was done
     assert read_status(out).continues.endswith(" it, with a --max-bad-rows of 6 or more: so many are set aside by now")
     with pytest.raises(DataError, match=f"{BAD} rows were set aside, and --max-bad-rows allows {BAD - 1}"):
@@ -457,7 +456,7 @@ def test_a_restart_with_too_many_bad_rows_says_where_they_can_be_read(source: Pa
     kept = output_of(out)
     for write in (
         lambda: featurize(source, folder, bad_rows=SKIP),
-        lambda: resume(folder, sources.encoder_of()),
+        lambda: sources.resume(folder),
         lambda: verify(folder, repair=True),
         lambda: clean(folder),
     ):

@@ -34,7 +34,6 @@ from sources import (
 )
 
 from scanrnn_dist.api import verify
-from scanrnn_dist.api.data_sets import resume
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import default_mesh, environment, environment_of
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
@@ -536,7 +535,7 @@ def test_a_restart_leaves_the_old_output_until_the_new_one_is_complete(
     assert "    rows     " in str(read_status(out))
     told = "a restart was begun and is not finished, .*: the command that began it, with --restart"
     with pytest.raises(StoppedError, match=told):
-        resume(out, encoder_of())
+        sources.resume(out)
     report = featurize(source, out, other, rows_per_part=10, restart=True)
     assert report.rows_before and report.destination == str(out)
     featurize(source, tmp_path / "expected", other, rows_per_part=10)

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from faults import Died
-from sources import D, encoder_of, features_of, featurize
+from sources import D, features_of, featurize, resume
 
-from scanrnn_dist.api import resume, update, verify
+from scanrnn_dist.api import update, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, UndoneError
 from scanrnn_dist.job import Handling, JobOptions, plan_job, sorted_source, sorting
 from scanrnn_dist.job.foresight import Foreseen
@@ -69,7 +69,7 @@ def test_features_are_those_of_the_sorted_rows_and_the_copy_is_found_again(tmp_p
     with pytest.raises(ConfigError, match="sort was True and is False"):
         featurize(copy, tmp_path / "out", **LONG)
     (tmp_path / "out/_SUCCESS").unlink()
-    assert resume(tmp_path / "out", encoder_of()).is_complete
+    assert resume(tmp_path / "out").is_complete
 
 
 def test_a_folder_may_be_named_by_a_uri(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_nothing_is_sorted_for_a_job_that_was_begun_without(tmp_path: Path) -> N
         with pytest.raises(ConfigError, match="holds a job that differs: sort was False and is True"):
             featurize(tmp_path / "in", tmp_path / "out", sort=True, **LONG)
         assert not (tmp_path / "out.sorted").exists()
-        resume(tmp_path / "out", encoder_of())
+        resume(tmp_path / "out")
     featurize(tmp_path / "in", tmp_path / "out", sort=True, restart=True, **LONG)
     assert (tmp_path / "out.sorted").exists()
 
