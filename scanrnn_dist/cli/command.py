@@ -155,7 +155,7 @@ def _print_options(options: Sequence[TyperOption]) -> None:
         table = Table.grid(padding=(0, 2))
         for option in options:
             if option.rich_help_panel == group:
-                table.add_row(", ".join(option.opts), option.help or "")
+                table.add_row(", ".join(sorted(option.opts)), option.help or "")
         Console(highlight=False).print(Panel(table, title=group, title_align="left", border_style="dim"))
 
 

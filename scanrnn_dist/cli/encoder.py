@@ -6,9 +6,8 @@ Nothing heavy is imported before a command needs it.
 from __future__ import annotations
 
 import shlex
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -38,31 +37,15 @@ if TYPE_CHECKING:
 
 encoder_app = typer.Typer(help="Encoder files: make, convert, inspect.", no_args_is_help=True)
 
+Kind = Literal["gru", "lstm", "rnn"]
+Origin = Literal["torch", "keras", "onnx", "orbax", "safetensors"]
 
-class Kind(StrEnum):
-    """Kinds of cells."""
-
-    gru = "gru"
-    lstm = "lstm"
-    rnn = "rnn"
-
-
-class Origin(StrEnum):
-    """Where weights come from."""
-
-    torch = "torch"
-    keras = "keras"
-    onnx = "onnx"
-    orbax = "orbax"
-    safetensors = "safetensors"
-
-
-TAKES = {
-    Origin.torch: {"kind", "prefix", "nonlinearity", "lossy_cast", "readout", "input", "embedding"},
-    Origin.keras: {"kind", "prefix", "reset_after", "lossy_cast", "readout"},
-    Origin.onnx: {"node", "lossy_cast", "readout"},
-    Origin.orbax: {"like", "prefix", "lossy_cast"},
-    Origin.safetensors: {"like", "prefix", "lossy_cast"},
+TAKES: dict[Origin, set[str]] = {
+    "torch": {"kind", "prefix", "nonlinearity", "lossy_cast", "readout", "input", "embedding"},
+    "keras": {"kind", "prefix", "reset_after", "lossy_cast", "readout"},
+    "onnx": {"node", "lossy_cast", "readout"},
+    "orbax": {"like", "prefix", "lossy_cast"},
+    "safetensors": {"like", "prefix", "lossy_cast"},
 }
 """The options that `convert` takes, by origin."""
 
@@ -134,7 +117,7 @@ def make(
             "Neither --in-features nor --input was given; expected how many numbers a step has, or what it holds."
         )
     options = given(
-        input=input and read_input(input), cell=cell and cell.value, num_layers=num_layers, bidirectional=bidirectional,
+        input=input and read_input(input), cell=cell, num_layers=num_layers, bidirectional=bidirectional,
         readout=readout, initial_carry=initial_carry, dtype=dtype, precision=precision, scan=scan,
     )  # fmt: skip
     _write(random_encoder(seed, in_features, hidden, **options), out, as_json)
@@ -193,8 +176,8 @@ def convert(
 ) -> None:
     """Write an encoder with the weights of SRC, a file of PyTorch, Keras, ONNX or flax (Orbax, safetensors)."""
     options = given(
-        kind=kind and kind.value, prefix=prefix, node=node, nonlinearity=nonlinearity, reset_after=reset_after,
-        like=like, input=input, embedding=embedding, lossy_cast=lossy_cast, readout=readout,
+        kind=kind, prefix=prefix, node=node, nonlinearity=nonlinearity, reset_after=reset_after, like=like,
+        input=input, embedding=embedding, lossy_cast=lossy_cast, readout=readout,
     )  # fmt: skip
     surplus = sorted(options.keys() - TAKES[origin])
     if surplus:
@@ -238,15 +221,15 @@ def _converted(source: Path, origin: Origin, options: dict[str, Any]) -> Encoder
     from scanrnn_dist import weights
     from scanrnn_dist.encoder import Encoder
 
-    if origin is Origin.keras:
+    if origin == "keras":
         return weights.from_keras(source, **options)
-    if origin is Origin.onnx:
+    if origin == "onnx":
         return weights.from_onnx(source, **options)
     prefixes = options.pop("prefix", [])
     if len(prefixes) > 1:
         raise ConfigError(f"--prefix was given {len(prefixes)} times; --from {origin} takes one.")
     options |= {"prefix": prefixes[0]} if prefixes else {}
-    if origin is Origin.torch:
+    if origin == "torch":
         options |= {"input": read_input(options["input"])} if "input" in options else {}
         options |= {"embeddings": _by_column(options.pop("embedding"))} if "embedding" in options else {}
         return weights.from_torch(source, **options)
@@ -256,7 +239,7 @@ def _converted(source: Path, origin: Origin, options: dict[str, Any]) -> Encoder
             "weights (scanrnn encoder make)."
         )
     into = Encoder.load(options.pop("like"))
-    read = weights.from_orbax if origin is Origin.orbax else weights.from_state
+    read = weights.from_orbax if origin == "orbax" else weights.from_state
     return read(into, source, **options)
 
 

@@ -70,21 +70,16 @@ def _of_command(words: str, context: Any) -> list[str]:
         ]
         lines.append("")
     for group, params in groups_of(context).items():
-        lines += [f"**{group}**", "", "| | value | |", "|---|---|---|", *map(_row, params), ""]
+        rows = [_row(param, context) for param in params]
+        lines += [f"**{group}**", "", "| | value | |", "|---|---|---|", *rows, ""]
     return lines
 
 
-def _row(param: Any) -> str:
+def _row(param: Any, context: typer.Context) -> str:
     """A line of a table: the flag, what it takes, what it does."""
-    name = ", ".join(param.opts) if isinstance(param, TyperOption) else param.display_name_raw
-    return f"| `{name}` | {_cell(f'`{value_of(param)}`' if value_of(param) else '')} | {_cell(param.help or '')} |"
-
-
-def value_of(param: Any) -> str:
-    """What a parameter takes, in a word; nothing for a flag without a value."""
-    if isinstance(param, TyperArgument) or param.is_flag:
-        return ""
-    return str(param.metavar or param.bare_type().replace("str", "text").upper())
+    name = ", ".join(sorted(param.opts)) if isinstance(param, TyperOption) else param.display_name_raw
+    value = param.display_type_rich(ctx=context)
+    return f"| `{name}` | {_cell(f'`{value}`' if value else '')} | {_cell(param.help or '')} |"
 
 
 def _cell(text: str) -> str:

@@ -97,7 +97,8 @@ def test_the_reference_names_every_command_and_flag() -> None:
     for words, context in CONTEXTS.items():
         assert not words or f"## `scanrnn {words}`\n" in text
         for param in context.command.get_params(context):  # type: ignore[arg-type]
-            assert not is_option(param) or f"| `{', '.join(param.opts)}` |" in text
+            assert not is_option(param) or f"| `{', '.join(sorted(param.opts))}` |" in text
+    assert "| `--cell` | `<gru\\|lstm\\|rnn>` |" in text and "`-h, --help`" not in text
 
 
 def test_plan_takes_every_flag_of_featurize() -> None:
