@@ -59,7 +59,7 @@ class AskedComputation:
         kernel: str | None = None,
         input: InputSpec | None = None,
         may_choose: bool = False,
-        check_fits: bool = False,
+        check_fits: bool = True,
     ) -> None:
         if may_choose and file is not None and hidden is not None:
             raise ConfigError("Give either --hidden or --encoder FILE; not both.")

@@ -27,7 +27,25 @@ class _Description:
     fingerprint: str
 
     def __str__(self) -> str:
-        return _table(self)
+        from scanrnn_dist.weights import flat
+
+        summary = self.summary
+        lines = [summary[:1].upper() + summary[1:]]
+        architecture = dict(self.architecture)
+        columns = architecture.pop("input", {"column": []})["column"]
+        sections = [
+            ("cells:", {name: _cell_line(cell) for name, cell in _cells(architecture.pop("layers"))}),
+            ("options:", flat(architecture, (dict, list))),
+            ("parameters:", self.parameters),
+        ]
+        if columns:
+            sections.insert(
+                0, ("input:", {f"{n}. {each['name']}": _column_line(each) for n, each in enumerate(columns, 1)})
+            )
+        for title, values in sections:
+            width = max(map(len, values), default=0)
+            lines += [title, indented("\n".join(f"{name:{width}}  {value}" for name, value in values.items()))]
+        return "\n".join([*lines, f"fingerprint: {self.fingerprint}"])
 
 
 def print_encoder(encoder: Encoder, as_json: bool) -> None:
@@ -74,26 +92,3 @@ def _cell_line(cell: dict[str, Any]) -> str:
     """What a person reads of a cell: `GRUCell, activation_fn tanh, ...`; what is not set is left out."""
     told = [f"{key} {value}" for key, value in cell.items() if key != "cell" and value not in (None, False)]
     return ", ".join([cell["cell"], *told])
-
-
-def _table(description: _Description) -> str:
-    """What a person reads of a description."""
-    from scanrnn_dist.weights import flat
-
-    summary = description.summary
-    lines = [summary[:1].upper() + summary[1:]]
-    architecture = dict(description.architecture)
-    columns = architecture.pop("input", {"column": []})["column"]
-    sections = [
-        ("cells:", {name: _cell_line(cell) for name, cell in _cells(architecture.pop("layers"))}),
-        ("options:", flat(architecture, (dict, list))),
-        ("parameters:", description.parameters),
-    ]
-    if columns:
-        sections.insert(
-            0, ("input:", {f"{n}. {each['name']}": _column_line(each) for n, each in enumerate(columns, 1)})
-        )
-    for title, values in sections:
-        width = max(map(len, values), default=0)
-        lines += [title, indented("\n".join(f"{name:{width}}  {value}" for name, value in values.items()))]
-    return "\n".join([*lines, f"fingerprint: {description.fingerprint}"])

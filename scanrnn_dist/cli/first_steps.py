@@ -49,7 +49,7 @@ def demo(
     print_result(f"1. {rows:,} recordings of {len(CLASSES)} kinds of machine, {SENSORS} sensors each, in {source}")
     make_source(source, rows, seed, kind)
     print_result(f"2. featurize: a GRU of {hidden} hidden features, random weights of seed {seed}")
-    computation = AskedComputation(None, hidden, seed, {}, devices, check_fits=True)
+    computation = AskedComputation(None, hidden, seed, {}, devices)
     print_result(indented(running.run_shown(str(destination), str(source), options_of(kind), Handling(), computation)))
     print_result("3. verify: a sample of rows, each scanned alone as the specification says")
     print_result(indented(verify_output(destination)))

@@ -38,7 +38,7 @@ def resume(
     recipe = job.get("recipe", {})
     if not (job["options"].get("group_by") or recipe.get("input")):
         leave_pandas_out()
-    given: dict[str, Any] = {"sizes": {}, "devices": devices, "cache": compilation_cache, "check_fits": True}
+    given: dict[str, Any] = {"sizes": {}, "devices": devices, "cache": compilation_cache}
     if records.has_encoder:  # first: another machine may draw other bits of the same seed
         computation = AskedComputation(records.store.read(ENCODER), None, None, **given)
     elif "seed" in recipe:
