@@ -13,7 +13,7 @@ import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.drawing import terminal_width
 from scanrnn_dist.cli.inspected import told_of
 from scanrnn_dist.cli.options import GENERAL, bytes_told, flag, one_or_many, option, read_input, takes_flags
-from scanrnn_dist.cli.printing import print_result
+from scanrnn_dist.cli.printing import check_is_new, print_result
 from scanrnn_dist.cli.process import leave_pandas_out
 from scanrnn_dist.errors import ConfigError, StoppedError, one_line
 from scanrnn_dist.observe import to_stderr
@@ -38,7 +38,7 @@ def inspect_source(
     output: Annotated[
         Path | None, option("With --statistics, write that file there.", group=GENERAL, metavar="FILE")
     ] = None,
-    force: Annotated[bool, flag("Overwrite the file of --output.", "--force", GENERAL)] = False,
+    force: Annotated[bool, flag("Replace the file of --output if it is there.", "--force", GENERAL)] = False,
     memory: flags.Memory = None,
     as_json: flags.Json = False,
 ) -> None:
@@ -49,7 +49,9 @@ def inspect_source(
     if output is not None and not statistics:
         raise ConfigError("--output is for --statistics, which was not given.")
     if output is not None:
-        _check_may_write(output, force)
+        if output.is_dir() or not output.absolute().parent.is_dir():
+            raise ConfigError(f"--output {output} is no place for a file; expected one in a folder that there is.")
+        check_is_new(output, force)
     leave_pandas_out()
     from scanrnn_dist.job import inspect
     from scanrnn_dist.observe import rows_progress
@@ -74,14 +76,6 @@ def _toml(found: Inspection) -> str:
         return ""
     notes = "".join(f"# {one_line(note)}\n" for note in found.measured.notes)
     return notes + (found.measured.input.to_toml() if found.measured.input is not None else "")
-
-
-def _check_may_write(path: Path, force: bool) -> None:
-    """Refuse before anything is read what would be refused afterwards."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise ConfigError(f"--output {path} is no place for a file; expected one in a folder that there is.")
-    if path.exists() and not force:
-        raise ConfigError(f"{path} is there already; choose another --output, or overwrite it with --force.")
 
 
 def _write(path: Path, toml: str) -> None:
