@@ -52,22 +52,23 @@ def plan(
     run.executor()  # which may refuse
     start_devices(run.devices)
     from scanrnn_dist.api import Explanation, doubts, explain, measured_gflops
-    from scanrnn_dist.job import check_destination, in_features_of, plan_for, sorted_source, standing_job
+    from scanrnn_dist.job import check_destination, in_features_of, plan_for, sorted_source, standing_at
     from scanrnn_dist.source import check_width
 
     given: Any = one_or_many(source)
+    standing = standing_at(destination, handling)
     if options.sort:
-        given = sorted_source(destination, given, options, handling, computation.input)
+        given = sorted_source(standing, given, options, handling, computation.input)
         if given is None:
             print_result(Explanation({"checked": _UNSORTED}, {}), as_json)
             return
-    planned = plan_for(destination, given, options, handling, computation.input).within(handling.memory)
+    planned = plan_for(standing, given, options, handling, computation.input).within(handling.memory)
     in_features = partial(in_features_of, planned, options.matching)
     on_devices = computation.on_devices(in_features)
     if computation.input is None:
         check_width(planned.layout, planned.source.schema, on_devices.encoder.in_features)
-    with suppress(ConfigError):  # which is told below
-        if destination is not None and (recorded := standing_job(destination, handling)):
+    if standing is not None and (recorded := standing[1]) and not handling.restart:
+        with suppress(ConfigError):  # which is told below
             on_devices.described(in_features, recorded)  # its kernel and its window
     foreseen = _foreseen(planned, on_devices, options, scan)
     told = explain(planned, on_devices, options, handling.memory, foreseen)
@@ -77,9 +78,9 @@ def plan(
     lines = {**told.lines, "checked": _checked(foreseen, planned, options)}
     refusals: list[Exception] = [ConfigError(f"{told.lines['memory']}")] if told.refusal else []
     is_done = False
-    if destination is not None and not refusals:
+    if standing is not None and not refusals:
         try:
-            lines["destination"], is_done = check_destination(destination, planned, options, handling, computation)
+            lines["destination"], is_done = check_destination(standing, planned, options, handling, computation)
         except ConfigError as error:
             refusals.append(error)
     numbers = {"rows_checked": foreseen.rows, "failures": foreseen.failures, "set_aside": foreseen.set_aside}

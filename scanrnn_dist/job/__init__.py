@@ -18,7 +18,7 @@ from scanrnn_dist.job.damage import (
     unread_units,
     wrong_parts,
 )
-from scanrnn_dist.job.destination import check_destination, plan_for, sorted_source, standing_job
+from scanrnn_dist.job.destination import check_destination, plan_for, sorted_source, standing_at
 from scanrnn_dist.job.executor import Executor
 from scanrnn_dist.job.exporting import export
 from scanrnn_dist.job.first_rows import in_features_of

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scanrnn_dist.errors import ConfigError, DataError, NothingFoundError, StoppedError
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.amend import ACCEPTED, amend
 from scanrnn_dist.job.apart import check_apart
@@ -25,22 +25,19 @@ from scanrnn_dist.job.differences import changed_source, differences_of
 from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import Handling, JobOptions
-from scanrnn_dist.job.plan import Plan, plan_again, plan_job, with_columns
+from scanrnn_dist.job.plan import Plan, with_columns
 from scanrnn_dist.job.restart import finish_publishing, publish, remove_restart, replacing, restart_of
 from scanrnn_dist.job.sorting import sorted_copy
 from scanrnn_dist.job.wanted import (
     Wanted,
-    check_is_there,
     check_no_work,
-    check_not_updated,
     check_nothing_waits,
+    fate_of,
     has_parts,
     is_done,
     leave_to_sort,
+    planned,
     recorded_job,
-    refusal,
-    was_begun,
-    what_differs,
 )
 from scanrnn_dist.records import (
     ENCODER,
@@ -49,7 +46,6 @@ from scanrnn_dist.records import (
     QUARANTINE,
     JobRecords,
     Lease,
-    hashes_of,
 )
 from scanrnn_dist.source import SourceLike, check_source
 from scanrnn_dist.storage import open_store
@@ -164,11 +160,7 @@ def _as_asked(
     if options.sort:
         may_replace = leave_to_sort(records, recorded, handling)
         source = sorted_copy(source, options, destination, input, handling.memory, may_replace)
-    try:
-        plan = _planned(records, recorded, source, options, handling, input)
-    except NothingFoundError:
-        check_is_there(records, recorded, source, handling)
-        raise
+    plan = planned(records, recorded, source, options, handling, input)
     return plan, options.settled(plan.layout, plan.keep, plan.rows_per_part)
 
 
@@ -204,34 +196,6 @@ def _check_goes_on(recorded: dict[str, Any], wanted: Wanted) -> None:
         )
 
 
-def _planned(
-    records: JobRecords,
-    recorded: dict[str, Any] | None,
-    source: SourceLike,
-    options: JobOptions,
-    handling: Handling,
-    input: InputSpec | None,
-) -> Plan:
-    """The recorded plan, if it is of this source and these options; else a new one.
-
-    A recorded plan is read back in seconds, and no footer is looked at. Where the source changed, the new plan has the
-    options of the recorded one.
-    """
-    if recorded and not handling.restart:
-        check_not_updated(records, recorded)
-        plan = Plan.read(records, recorded)
-        if plan.is_of(source, options):
-            if not (changes := plan.changes()):
-                return plan
-            is_begun = was_begun(records)
-            if is_begun and not (handling.accept_changes and changes.is_listed):
-                raise changed_source(changes, plan, records.store.root)
-            return plan_again(plan, source, options) if is_begun else plan_job(source, options, input)
-        if handling.accept_changes and plan.has_options(options) and plan.may_become(source):
-            return plan_again(plan, source, options)
-    return plan_job(source, options, input)
-
-
 def _found_or_recorded(
     records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted, replaces: str = ""
 ) -> OpenJob:
@@ -243,29 +207,13 @@ def _found_or_recorded(
             recorded = records.find_job()  # begun, since it was looked for, by another process
             if recorded is None:
                 raise
-    hashes = wanted.plan.recorded
     if recorded is None:
         wanted.prepare()
-        plan_files = wanted.plan.to_records()
-        hashes, recorded = hashes_of(plan_files), records.create_job(wanted.job, plan_files, replaces)
-    handling = wanted.handling
-    if differences := what_differs(records, recorded, wanted, handling.allow_mixed, handling.accept_changes):
-        if not was_begun(records):
-            return _anew(records, wanted, replaces)
-        raise refusal(records, recorded, wanted, differences)
-    if recorded["plan"] == (hashes or hashes_of(wanted.plan.to_records())):
-        return _to_work_on(records, recorded, wanted, wanted.plan)
-    # Made before another process recorded the job, or by the user, or of a source that changed.
-    before = Plan.read(records, recorded)
-    is_named_so = before.given == wanted.plan.given
-    changes = before.changes() if is_named_so else before.changes_to(wanted.plan.source.files)
-    if is_named_so and not changes:
-        return _to_work_on(records, recorded, wanted, before)
-    if not was_begun(records):
-        return _anew(records, wanted, replaces)
-    if not handling.accept_changes:
-        raise changed_source(changes, before, records.store.root)
-    return _amended(records, recorded, before, wanted)
+        recorded = records.create_job(wanted.job, wanted.plan.to_records(), replaces)
+    what, plan = fate_of(records, recorded, wanted)
+    if what == "goes on":
+        return _to_work_on(records, recorded, wanted, plan)
+    return _anew(records, wanted, replaces) if what == "anew" else _amended(records, recorded, plan, wanted)
 
 
 def _anew(records: JobRecords, wanted: Wanted, replaces: str) -> OpenJob:
@@ -307,7 +255,7 @@ def _begun_restart(new: JobRecords, wanted: Wanted, lease: Lease) -> dict[str, A
         if recorded is not None and ACCEPTED not in recorded:
             is_same = not differences_of(recorded, wanted.job, wanted.handling.allow_mixed)
             is_same = is_same and (
-                recorded["plan"] == hashes_of(wanted.plan.to_records())
+                recorded["plan"] == wanted.plan_hashes
                 or (not wanted.plan.told and not Plan.read(new, recorded).changes())
             )
             if is_same:

@@ -1,6 +1,6 @@
 """What a command asks for, held against the job that stands at its destination. Writes nothing.
 
-What is then done with that job is `open_job.py`'s, and what is said of it beforehand `destination.py`'s.
+It decides what becomes of that job (`fate_of`). `open_job.py` does it, and `destination.py` tells it beforehand.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from scanrnn_dist.errors import ConfigError, DataError, StoppedError
+from scanrnn_dist.errors import ConfigError, DataError, NothingFoundError, StoppedError
+from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.continued import APPLIED
@@ -20,9 +21,9 @@ from scanrnn_dist.job.differences import changed_source, differences_of
 from scanrnn_dist.job.first_rows import in_features_of
 from scanrnn_dist.job.in_words import command_that_continues, way_to_continue
 from scanrnn_dist.job.options import Handling, JobOptions
-from scanrnn_dist.job.plan import Plan, absolute
+from scanrnn_dist.job.plan import Plan, absolute, plan_again, plan_job
 from scanrnn_dist.job.restart import check_idle, check_not_replaced, restart_of
-from scanrnn_dist.records import JOB_FORMAT, JobRecords, living_workers
+from scanrnn_dist.records import JOB_FORMAT, JobRecords, hashes_of, living_workers
 from scanrnn_dist.source import SourceLike, check_width
 from scanrnn_dist.storage import Store
 
@@ -49,6 +50,11 @@ class Wanted:
         """The options as the records tell them."""
         return {"source": self.plan.named, **self.options.to_json(), **self.plan.told}
 
+    @cached_property
+    def plan_hashes(self) -> Mapping[str, str]:
+        """SHA-256 of the records of the plan, by their names."""
+        return self.plan.recorded or hashes_of(self.plan.to_records())
+
     def in_features(self) -> int:
         """Features per step of the rows that are read."""
         return self._width
@@ -67,6 +73,18 @@ class Wanted:
             self.options.output.check_holds_steps()
 
 
+class Fate(NamedTuple):
+    """What becomes of a job that stands.
+
+    Args:
+        what: it goes on, another one takes its place since nothing of it was done, or its source is amended.
+        plan: that the job has, or, of one made anew, gets.
+    """
+
+    what: Literal["goes on", "anew", "amended"]
+    plan: Plan
+
+
 def recorded_job(records: JobRecords, handling: Handling) -> dict[str, Any] | None:
     """The job of a destination, if there is one; empty if it is to be replaced and cannot be understood."""
     try:
@@ -75,6 +93,70 @@ def recorded_job(records: JobRecords, handling: Handling) -> dict[str, Any] | No
         if not handling.restart:
             raise
         return {}
+
+
+def planned(
+    records: JobRecords,
+    recorded: dict[str, Any] | None,
+    source: SourceLike,
+    options: JobOptions,
+    handling: Handling,
+    input: InputSpec | None,
+) -> Plan:
+    """The recorded plan, if it is of this source and these options; else a new one.
+
+    A recorded plan is read back in seconds, and no footer is looked at. Where the source changed, the new plan has the
+    options of the recorded one.
+
+    Raises:
+        ConfigError: updates have continued the job, or as `plan_job`.
+        DataError: the source changed, which was not accepted, or as `plan_job`.
+        StoppedError: a job was begun of a source of which nothing is there any more.
+    """
+    try:
+        if recorded and not handling.restart:
+            check_not_updated(records, recorded)
+            plan = Plan.read(records, recorded)
+            if plan.is_of(source, options):
+                if not (changes := plan.changes()):
+                    return plan
+                is_begun = was_begun(records)
+                if is_begun and not (handling.accept_changes and changes.is_listed):
+                    raise changed_source(changes, plan, records.store.root)
+                return plan_again(plan, source, options) if is_begun else plan_job(source, options, input)
+            if handling.accept_changes and plan.has_options(options) and plan.may_become(source):
+                return plan_again(plan, source, options)
+        return plan_job(source, options, input)
+    except NothingFoundError:
+        _check_is_there(records, recorded, source, handling)
+        raise
+
+
+def fate_of(records: JobRecords, recorded: dict[str, Any], wanted: Wanted) -> Fate:
+    """What becomes of the recorded job.
+
+    Raises:
+        ConfigError: a job was begun that differs.
+        DataError: a job was begun of a source that changed, which was not accepted.
+    """
+    handling = wanted.handling
+    if differences := what_differs(records, recorded, wanted, handling.allow_mixed, handling.accept_changes):
+        if was_begun(records):
+            raise refusal(records, recorded, wanted, differences)
+        return Fate("anew", wanted.plan)
+    if recorded["plan"] == wanted.plan_hashes:
+        return Fate("goes on", wanted.plan)
+    # Made before another process recorded the job, or by the user, or of a source that changed.
+    before = Plan.read(records, recorded)
+    is_named_so = before.given == wanted.plan.given
+    changes = before.changes() if is_named_so else before.changes_to(wanted.plan.source.files)
+    if is_named_so and not changes:
+        return Fate("goes on", before)
+    if not was_begun(records):
+        return Fate("anew", wanted.plan)
+    if not handling.accept_changes:
+        raise changed_source(changes, before, records.store.root)
+    return Fate("amended", before)
 
 
 def is_done(records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted, was_published: bool) -> bool:
@@ -172,7 +254,7 @@ def check_not_updated(records: JobRecords, recorded: dict[str, Any]) -> None:
         )
 
 
-def check_is_there(
+def _check_is_there(
     records: JobRecords, recorded: dict[str, Any] | None, source: SourceLike, handling: Handling
 ) -> None:
     """Raise `StoppedError` where a job was begun of a source of which nothing is there any more.

@@ -632,3 +632,23 @@ def test_a_finished_job_of_another_environment_has_nothing_to_do(
     for command in ("plan", "featurize"):
         code, _, err = run(capsys, command, *flags)
         assert code == 2 and "xla_flags was" in err
+
+
+def test_of_a_changed_source_and_other_flags_plan_says_what_featurize_says(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [folder / "in", folder / "out", *GRU, "--rows-per-part"]
+    assert run(capsys, "featurize", *words, "20")[0] == 0
+    write(folder / "in/1.parquet", rows()[:30])
+    for flags, code, says in (
+        (["20"], 3, "The source changed since the job in"),
+        (["20", "--keep", "id", "--limit", "50"], 2, "limit was not given and is 50"),
+        (["20", "--accept-changes", "--limit", "50"], 2, "limit was not given and is 50"),
+        (["10"], 2, "rows_per_part was 20 and is 10"),
+    ):
+        told = [run(capsys, command, *words, *flags) for command in ("plan", "featurize")]
+        assert [each[0] for each in told] == [code, code] and all(says in err for _, _, err in told), told
+    for name in ("_SUCCESS", *(f"part-{number:05}.parquet" for number in range(6))):
+        (folder / "out" / name).unlink()
+    told = [run(capsys, command, *words, "10") for command in ("plan", "featurize")]
+    assert [each[0] for each in told] == [0, 0] and "holds a job without parts; this one would" in told[0][1], told

@@ -20,7 +20,7 @@ from sources import D, features_of, featurize, resume
 
 from scanrnn_dist.api import update, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, UndoneError
-from scanrnn_dist.job import Handling, JobOptions, plan_job, sorted_source, sorting
+from scanrnn_dist.job import Handling, JobOptions, plan_job, sorted_source, sorting, standing_at
 from scanrnn_dist.job.foresight import Foreseen
 from scanrnn_dist.job.sorting import RECORD, sorted_copy, standing_copy
 from scanrnn_dist.source.layouts import picked
@@ -143,7 +143,8 @@ def test_a_column_that_only_folders_spell_is_not_kept_which_is_told_before_rows_
     for keep, destination in ((None, tmp_path / "out"), (["id"], tmp_path / "out"), (None, None)):
         options = JobOptions(sort=True, keep=keep, ids=["p"], keep_state=True, **{**LONG, "order_by": None})
         with pytest.raises(ConfigError, match=r"--ids names 'p', which is no kept column; expected some of \['id'\]"):
-            sorted_source(destination, str(tmp_path / "in"), options, Handling(), None)
+            standing = standing_at(destination, Handling())
+            sorted_source(standing, str(tmp_path / "in"), options, Handling(), None)
         if destination is not None:
             with pytest.raises(ConfigError, match="--ids names 'p'"):
                 sorted_copy(tmp_path / "in", options, destination, None)
