@@ -191,7 +191,7 @@ def _settled_ids(
     ids: Sequence[str] | None, options: JobOptions, applied: Sequence[str], plan: Plan, root: str
 ) -> tuple[str, ...]:
     """The ids that are asked for, or recorded; after an update its own, in the order in which they are digested."""
-    ids, settled = names_of(ids or ()), (options.ids or ()) if applied else ()
+    ids, settled = tuple(dict.fromkeys(names_of(ids or ()))), (options.ids or ()) if applied else ()
     if ids and settled and set(ids) != set(settled):
         raise ConfigError(
             f"The sequences of {root} are identified by {list(settled)}; expected these ids in every update, and got "

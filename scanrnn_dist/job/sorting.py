@@ -49,7 +49,6 @@ _FILES = "files of the copy"
 _ASIDE = re.compile(r"[^./]+\.(?P<pid>\d+)\.[0-9a-f]{8}(?:\.(?P<machine>[0-9a-f]{8}))?")
 """What follows the copy's name until it stands, and once another takes its place: the attempt, and where the number of
 its process means that process."""
-_NUMBER = "number of the row"
 _GROUP_ROWS, _FILE_ROWS = 122_880, 122_880 * 1000
 
 
@@ -256,10 +255,12 @@ def _write(source: Source, columns: Sequence[str], keys: Sequence[str], folder: 
     duckdb = _duckdb()
     folder.mkdir(parents=True)
     plain = [_plain(pa.nulls(0, kind)).type for kind in schema.types]
-    own = pa.schema([*zip(schema.names, plain, strict=True), (_NUMBER, pa.int64())])
+    # Names of our own: DuckDB takes names that differ by case alone for one, and none that is empty.
+    own = pa.schema([(f"c{place}", kind) for place, kind in enumerate([*plain, pa.int64()])])
     given, back = _Rows(read_rows(source, columns)), _Rows(())
     dictionaries: dict[int, pa.Array] = {}  # of ordered ones, whose order says which value is less
-    told, order = (", ".join(map(_quoted, names)) for names in (schema.names, [*keys, _NUMBER]))
+    places = [*map(schema.get_field_index, keys), len(schema)]  # the last is the number of the row
+    told, order = ", ".join(own.names[:-1]), ", ".join(own.names[place] for place in places)
     spill = folder / "spill"
     with duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{memory_bytes}B'; SET TimeZone = 'UTC'")
@@ -375,10 +376,6 @@ def _write_files(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: P
     finally:
         if writer is not None:
             writer.close()
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _duckdb() -> Any:

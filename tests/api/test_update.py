@@ -779,10 +779,11 @@ def test_the_same_steps_are_known_by_ids_in_another_order_and_other_ids_refused(
     rows, out = dict(enumerate(random_rows([3, 4]))), tmp_path / "out"
     first, new = write(tmp_path / "0.parquet", {0: rows[0]}), write(tmp_path / "1.parquet", {0: rows[1]})
     featurize(first, out, keep_state=True)
-    continued(out, new, ids=["id", "kind"])
+    continued(out, new, ids=["id", "kind", "id"])
     held = entries(out)
-    with pytest.raises(ConfigError, match=r"were applied to .* before"):
-        continued(out, new, ids=["kind", "id"])
+    for ids in (["kind", "id"], ["id", "kind", "id"]):
+        with pytest.raises(ConfigError, match=r"were applied to .* before"):
+            continued(out, new, ids=ids)
     for ids in (["id"], ["kind"]):
         with pytest.raises(
             ConfigError, match=r"^The sequences of .* are identified by \['id', 'kind'\]; expected these"

@@ -294,6 +294,16 @@ def test_values_are_the_same_in_the_copy(tmp_path: Path) -> None:
     assert str(table.to_pylist()) == str(expected.to_pylist())
 
 
+def test_names_may_differ_by_case_alone_or_be_empty(tmp_path: Path) -> None:
+    rng, count = np.random.default_rng(0), 20
+    numbers = {name: rng.normal(size=count) for name in ("x", "X", "", "number", "c0", "C1", 'a "b"')}
+    table = pa.table({"id": np.arange(count) % 3, "T": rng.permutation(count), "t": rng.permutation(count), **numbers})
+    pq.write_table(table, tmp_path / "in.parquet")
+    options = JobOptions(sort=True, group_by=["id"], order_by=["t"], features=["T", *numbers])
+    copy = sorted_copy(tmp_path / "in.parquet", options, tmp_path / "out", None)
+    assert pq.read_table(copy).equals(table.sort_by([("id", "ascending"), ("t", "ascending")]))
+
+
 def test_ordered_dictionaries_keep_their_order(tmp_path: Path) -> None:
     sizes = pa.DictionaryArray.from_arrays(pa.array([2, None, 0]), ["small", "medium", "large"], ordered=True)
     size = copied(tmp_path, {"size": sizes})["size"]
