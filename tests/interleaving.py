@@ -309,7 +309,7 @@ class _Writing:
     def computation(self, asked: Any) -> Any:
         return asked
 
-    def do(self, opened: Any, handling: Any, claims: Any, numbers: Any, alone: bool, on_rows: Any) -> Done:
+    def do(self, opened: Any, handling: Any, claims: Any, numbers: Any, alone: bool) -> Done:
         store, count = opened.records.store, len(opened.plan.units)
         for unit in begun_units(opened.plan.units, numbers, alone, claims.log):
             content = self.command.part(unit.index)

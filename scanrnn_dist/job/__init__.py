@@ -4,6 +4,7 @@
 what it computes with is handed to it as a `Computation`.
 """
 
+from scanrnn_dist.job.attempt import OnRows
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.columns import left_out_in_words
 from scanrnn_dist.job.computation import RECIPE, Computation, InFeatures
@@ -34,7 +35,6 @@ from scanrnn_dist.job.lengths import Bar, LengthCounts
 from scanrnn_dist.job.memory import Memory, MemoryShares
 from scanrnn_dist.job.new_steps import read_new_steps
 from scanrnn_dist.job.options import Handling, JobOptions, Sharing, names_of
-from scanrnn_dist.job.pipeline import OnRows
 from scanrnn_dist.job.plan import Plan, plan_job
 from scanrnn_dist.job.report import JobReport
 from scanrnn_dist.job.restart import PART, check_not_ready, finish_publishing, is_of_restart, records_to_read

@@ -47,6 +47,9 @@ TOLD_AT_ONCE = 3
 MAX_BAD_ROWS = "max_bad_rows"
 """What of `Handling` the first line of a log tells too, unless the job was continued by its records alone."""
 
+OnRows = Callable[[int], None]
+"""Called with the number of rows each time some are finished."""
+
 logger = logging.getLogger("scanrnn_dist")
 
 
@@ -57,8 +60,7 @@ class Attempt:
     tells. It ends once all attempts have set aside more rows than its `max_bad_rows`; where it says none, than that of
     the last attempt that did; None is no bound. `made` is what it committed itself, `rows_in_hand` how many rows of
     each unit are finished until that is settled. An executor that hands units to workers sets `helpers`, the names of
-    their attempts, and `handed`, which of these has a unit until that is settled. It sets `on_found`, which is called
-    with the number and the rows of a unit that was lost with its worker, but is committed.
+    their attempts, and `handed`, which of these has a unit until that is settled. `on_rows` is called by `tell`.
 
     Raises:
         StoppedError: another process works on the share.
@@ -71,6 +73,7 @@ class Attempt:
         units: Units,
         sharing: Sharing,
         header: dict[str, Any],
+        on_rows: OnRows | None = None,
     ) -> None:
         self._records, self._job, self._units, self._sharing = records, job, units, sharing
         self._times_unread = 0  # units that were set aside as a whole here
@@ -84,7 +87,7 @@ class Attempt:
         self._lost: set[int] = set()
         self.handed: dict[int, str] = {}
         self.helpers: set[str] = set()
-        self.on_found: Callable[[int, int], None] = lambda unit, rows: None
+        self._on_rows, self._told = on_rows, 0
         self._held = HeldShare(records, units.values, sharing)
         try:
             collect_traces(records.store)
@@ -189,8 +192,8 @@ class Attempt:
 
     def committed(self, unit: Unit, record: PartRecord) -> None:
         """Take note of a unit whose part is recorded; `DataError` once too many rows were set aside."""
-        self.made.add(record)
         self._settle(unit.index)
+        self.made.add(record)
         self._held.lease.committed(unit.rows, unit.values)
         self._aside += record.aside
         if record.aside:
@@ -205,6 +208,15 @@ class Attempt:
         """Take note of rows of a unit that are computed; `StoppedError` if another process has taken over the share."""
         self.rows_in_hand[unit.index] += rows
         self._held.lease.check()
+
+    def tell(self) -> None:
+        """Tell how many rows were finished since it was called last; what a worker lost and another did, once."""
+        made = self.made  # read first: another thread may take a unit out of hand, and then count it here
+        committed = made.rows + made.set_aside + made.filtered
+        more = committed + self.rows_in_hand.copy().total() - self._told
+        if more > 0 and self._on_rows is not None:
+            self._told += more
+            self._on_rows(more)
 
     def check_job(self) -> None:
         """The same, and if another job took the place of this one, by asking the store; before anything is named."""
@@ -235,8 +247,8 @@ class Attempt:
         if self._lost:
             for record in commits.records.filter(pc.field("unit").isin(sorted(self._lost))).to_pylist():
                 self.made.add(PartRecord(**record))  # all that its worker could not say any more
-                self.on_found(record["unit"], int(self._rows[record["unit"]]))
             self._lost.clear()
+        self.tell()
         return commits
 
     def _check_bad_rows(self) -> None:

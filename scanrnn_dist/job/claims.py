@@ -28,3 +28,6 @@ class Claims(Protocol):
 
     def set_aside(self, unit: Unit, reason: str) -> None:
         """Take note of a unit that is set aside as a whole, before `committed`."""
+
+    def tell(self) -> None:
+        """Tell the user how many rows were finished, if it is here that this is known."""

@@ -13,7 +13,7 @@ from scanrnn_dist.job.attempt import Attempt
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.open_job import OpenJob
 from scanrnn_dist.job.options import Handling
-from scanrnn_dist.job.pipeline import Done, OnRows, put_through
+from scanrnn_dist.job.pipeline import Done, put_through
 
 
 class Executor(Protocol):
@@ -33,7 +33,6 @@ class Executor(Protocol):
         attempt: Attempt,
         numbers: Sequence[int],
         alone: bool,
-        on_rows: OnRows | None,
     ) -> Done:
         """Do the units of these numbers, each in a process for itself where `alone`; `attempt` is told of each."""
 
@@ -61,10 +60,9 @@ class InThisProcess:
         attempt: Attempt,
         numbers: Sequence[int],
         alone: bool,
-        on_rows: OnRows | None,
     ) -> Done:
         """Put them through."""
-        return put_through(opened, self._computation, attempt, numbers, alone, on_rows)
+        return put_through(opened, self._computation, attempt, numbers, alone)
 
     def close(self, reason: str) -> None:
         """Nothing is held."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ from scanrnn_dist.job.computation import Computation, InFeatures
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.open_job import OpenJob
 from scanrnn_dist.job.options import Handling
-from scanrnn_dist.job.pipeline import Done, OnRows
+from scanrnn_dist.job.pipeline import Done
 from scanrnn_dist.job.worker import Answer, EngineFacts, Orders, Task
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.records import JobRecords
@@ -122,7 +122,6 @@ class HandOut:
         self._pool = pool
         self._hands: list[_Hand] = []
         self._asked: Computation | None = None
-        self._told = Counter[int]()  # rows of units that are not done: those of a worker that died are told once
         self.width: int | None = None  # features per step of the source, where they matter
 
     @property
@@ -134,7 +133,6 @@ class HandOut:
         """What workers say of it; begins a job."""
         self._asked = asked
         self._starts_failed = self._deaths_in_vain = 0
-        self._told.clear()
         return _Elsewhere(asked, self)
 
     def one_says(self, question: str, *given: Any) -> Any:
@@ -157,12 +155,10 @@ class HandOut:
         attempt: Attempt,
         numbers: Sequence[int],
         alone: bool,
-        on_rows: OnRows | None,
     ) -> Done:
         """Hand these units to the workers until all are done, or lost with a worker."""
         left, done = UnitsLeft(numbers, opened.plan.units.values), Done()
         self._attempt, self._task = attempt, self._task_of(opened, handling, attempt)
-        self._on_rows, attempt.on_found = on_rows, self._tell
         self._start_missing()
         for hand in self._hands:
             if hand.attempt:
@@ -248,17 +244,8 @@ class HandOut:
             unit = opened.plan.units[event.unit]
             getattr(self._attempt, event.what)(unit, *event.given)
             if event.what in ("committed", "failed"):
-                del self._told[event.unit]
                 self._deaths_in_vain = 0
-            else:
-                self._tell(event.unit, self._attempt.rows_in_hand[event.unit])
-
-    def _tell(self, unit: int, rows: int) -> None:
-        """Tell that so many rows of a unit are finished, but for those that were told before."""
-        more = rows - self._told[unit]
-        if more > 0 and self._on_rows is not None:
-            self._told[unit] += more
-            self._on_rows(more)
+        self._attempt.tell()
 
     def _ask(self, hand: _Hand, question: str, *given: Any) -> None:
         hand.questions.append(question)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -25,9 +25,6 @@ from scanrnn_dist.observe import peak_memory_bytes
 from scanrnn_dist.protocols import EngineLike, Statistics
 from scanrnn_dist.records import STATE, AttemptLog, Took, part_schema
 from scanrnn_dist.source import FailedUnit, Unit, Units
-
-OnRows = Callable[[int], None]
-"""Called with the number of rows each time some are finished."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ def put_through(
     claims: Claims,
     numbers: Iterable[int],
     alone: bool,
-    on_rows: OnRows | None = None,
 ) -> Done:
     """Read, compute and write the units of these numbers, which may come while others are worked on.
 
@@ -60,7 +56,6 @@ def put_through(
         claims: told what becomes of each unit.
         numbers: of the units; taken one by one, in another thread, as the reader gets to them.
         alone: whether it is one unit that may end the process: then how far its reading got is written down.
-        on_rows: called with the number of rows each time some are finished.
     """
     options, stage = opened.options, computation.stage
     engine = computation.engine(options.has_own_carries, options.keep_state)
@@ -76,21 +71,14 @@ def put_through(
         on_chunk=claims.log.read_chunk if alone else None,
     )  # fmt: skip
     with closing(chunks), closing(Stream(engine, chunks, options, shares)) as stream, writer:
-        told = 0  # rows of the unit that is not whole yet
         for finished in stream:
             if isinstance(finished, FailedUnit):
                 writer.fail(finished)
-                if on_rows is not None and finished.aside is not None:
-                    on_rows(finished.unit.rows - told)
-                told = 0
-                continue
-            rows = finished.chunk.rows
-            told = 0 if finished.chunk.is_last else told + rows
-            claims.finished(finished.chunk.unit, rows)
-            writer.put(*state_apart(finished, engine.state_features))
-            claims.log.took = before + _took(begin, stream, writer)
-            if on_rows is not None:
-                on_rows(rows)
+            else:
+                claims.finished(finished.chunk.unit, finished.chunk.rows)
+                writer.put(*state_apart(finished, engine.state_features))
+                claims.log.took = before + _took(begin, stream, writer)
+            claims.tell()
         writer.finish()
         did = stream.statistics
         took = replace(_took(begin, stream, writer), steps=did.steps, positions=did.positions)

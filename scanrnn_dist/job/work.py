@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, counted
-from scanrnn_dist.job.attempt import MAX_BAD_ROWS, Attempt
+from scanrnn_dist.job.attempt import MAX_BAD_ROWS, Attempt, OnRows
 from scanrnn_dist.job.columns import left_out_in_words
 from scanrnn_dist.job.computation import Computation
 from scanrnn_dist.job.executor import Executor, InThisProcess
 from scanrnn_dist.job.open_job import OpenJob, open_job
 from scanrnn_dist.job.options import Handling, JobOptions
-from scanrnn_dist.job.pipeline import Done, OnRows
+from scanrnn_dist.job.pipeline import Done
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.job.report import JobReport, Made
 from scanrnn_dist.observe import in_mib, peak_memory_bytes
@@ -101,7 +101,7 @@ class _Work:
         logger.debug("Rows may take %s of memory (--memory).", in_mib(budget))
         if names := plan.left_out:
             logger.info("Left out: %s.", left_out_in_words(names))
-        with Attempt(records, job, plan.units, handling.sharing, header) as attempt:
+        with Attempt(records, job, plan.units, handling.sharing, header, self.on_rows) as attempt:
             self.made = attempt.made
             self._save_encoder(attempt)
             rows_before, share = attempt.commits.rows, None
@@ -110,7 +110,7 @@ class _Work:
                     if on_start is not None and attempt.share != share:
                         on_start(*attempt.share_rows)
                     share = attempt.share
-                    self.done += self.executor.do(self.opened, handling, attempt, numbers.tolist(), alone, self.on_rows)
+                    self.done += self.executor.do(self.opened, handling, attempt, numbers.tolist(), alone)
             except BaseException:
                 self.executor.close("stopped")  # while the share is held: nobody else is to begin what workers still do
                 raise

@@ -250,6 +250,9 @@ class _HandedClaims:
     def set_aside(self, unit: Unit, reason: str) -> None:
         self._events.append(Event("set_aside", unit.index, (reason,)))
 
+    def tell(self) -> None:
+        pass  # the driver does, of all workers
+
     def news(self) -> tuple[Event, ...]:
         """What was not told yet."""
         return tuple(self._events.popleft() for _ in range(len(self._events)))

@@ -25,6 +25,7 @@ from sources import write_source as write
 from scanrnn_dist.api import EncoderOnDevices, verify
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import MemoryShares, Sharing, hand_out, pipeline, read_status, worker
+from scanrnn_dist.job.attempt import Attempt
 from scanrnn_dist.job.hand_out import (
     AT_A_TIME,
     DEATHS_IN_VAIN,
@@ -34,9 +35,10 @@ from scanrnn_dist.job.hand_out import (
     WorkerDied,
     _found_from_anywhere,
 )
+from scanrnn_dist.job.report import Made
 from scanrnn_dist.job.restart import replacing, restart_of
 from scanrnn_dist.job.worker import Answer, Task, UnitWorker
-from scanrnn_dist.records import JobRecords, Lease
+from scanrnn_dist.records import JobRecords, Lease, PartRecord
 from scanrnn_dist.records.names import COMMITS
 from scanrnn_dist.records.suspects import SILENT_DEATHS
 from scanrnn_dist.source import BadRows
@@ -174,6 +176,28 @@ def test_rows_of_workers_that_died_are_told_once_and_do_not_stay_in_hand(
     assert sum(seen) == 60 and min(seen) > 0 and in_hand == [0]
 
 
+def test_a_unit_that_is_being_committed_is_never_told_twice(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that tells may look between any two steps of the one that commits."""
+    attempts, seen, add, settle = list[Attempt](), list[int](), Made.add, Attempt._settle
+
+    def settled(self: Attempt, number: int) -> None:
+        attempts.append(self)
+        settle(self, number)
+        self.tell()
+
+    def added(self: Made, record: PartRecord) -> None:
+        add(self, record)
+        for attempt in attempts[-1:]:
+            attempt.tell()
+
+    monkeypatch.setattr(Attempt, "_settle", settled)
+    monkeypatch.setattr(Made, "add", added)
+    featurize(source, tmp_path / "out", rows_per_part=5, executor=HandOut(PoolHere(2)), on_rows=seen.append)
+    assert len(attempts) == UNITS and sum(seen) == 60
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_what_workers_did_before_they_died_is_told(tmp_path: Path, seed: int) -> None:
     folder, how = write_files(tmp_path / "in", {1, 2, 5, 7, 10}, UNITS), {"bad_rows": BadRows(bad_value="skip")}
@@ -300,13 +324,14 @@ def test_data_that_is_not_what_it_should_be_is_told_as_by_one_process(tmp_path: 
     assert read_status(tmp_path / "many").units_committed == 6
 
 
-def test_rows_of_units_that_are_set_aside_as_a_whole_count_as_finished(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_handed_out", [False, True])
+def test_rows_of_units_that_are_set_aside_as_a_whole_count_as_finished(tmp_path: Path, is_handed_out: bool) -> None:
     folder, seen = write_files(tmp_path / "in", set(), files=3), list[int]()
-    damaged = folder / "01.parquet"
+    damaged = folder / "02.parquet"  # the last one
     damaged.write_bytes(damaged.read_bytes()[:4] + bytes(40) + damaged.read_bytes()[44:])
-    skip, workers = BadRows(unreadable_file="skip"), HandOut(PoolHere(2))
+    skip, executor = BadRows(unreadable_file="skip"), HandOut(PoolHere(2)) if is_handed_out else None
     report = featurize(
-        folder, tmp_path / "out", column="sequence", bad_rows=skip, executor=workers, on_rows=seen.append
+        folder, tmp_path / "out", column="sequence", bad_rows=skip, executor=executor, on_rows=seen.append
     )
     assert report.set_aside and sum(seen) == report.rows + report.set_aside
 
