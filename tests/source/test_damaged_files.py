@@ -143,6 +143,38 @@ def test_nanoseconds_in_int96_are_not_lost_in_silence(tmp_path: Path) -> None:
         assert kept(tmp_path / "a.parquet", ["id"])["id"].to_pylist() == [1, 2, 3]
 
 
+def test_int96_is_read_once_more_alone_also_where_other_columns_end_batches_at_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts in dictionaries do. "s.x" is a column and a field of another one."""
+    time = pa.timestamp("us")
+    at = [datetime.datetime(2020, 1, 1, 0, 0, row) for row in range(10)]
+    table = pa.table(
+        {
+            "kind": pa.array([f"{row // 3} {row % 2}" for row in range(10)]).dictionary_encode(),
+            "at": pa.array(at, time),
+            "all": pa.array([[("begin", second)] * (second.second % 3) for second in at], pa.map_(pa.string(), time)),
+            "s": pa.array([{"x": second, "y": second} for second in at], pa.struct([("x", time), ("y", time)])),
+            "s.x": pa.array(range(10)),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True, row_group_size=3)
+    asked, iter_batches = list[list[str]](), pq.ParquetFile.iter_batches
+
+    def told(parquet: pq.ParquetFile, *rows: int, columns: list[str], **how: Any) -> Any:
+        asked.append(columns)
+        return iter_batches(parquet, *rows, columns=columns, **how)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", told)
+    columns = [("kind",), ("at",), ("all",), ("s", "y"), ("s.x",)]
+    with closing(CheckedFile(fs.LocalFileSystem(), str(tmp_path / "a.parquet"), columns)) as checked:
+        batches = list(checked.iter_batches(5, row_groups=range(4), columns=columns))
+    assert [batch.num_rows for batch in batches] == [3, 2, 1, 3, 1]
+    assert asked == [["kind", "at", "all", "s.y", "s.x"], ["at", "all", "s.y", "s.x"]]
+    read = pa.Table.from_batches(batches)
+    assert all(read[name].to_pylist() == table[name].to_pylist() for name in ("kind", "at", "all", "s", "s.x"))
+
+
 def test_a_column_that_pyarrow_cannot_give_is_left_out_or_named(tmp_path: Path) -> None:
     polars = pytest.importorskip("polars")
     frame = polars.DataFrame({"id": [1, 2, 3], "big": [5, 6, 7], "seq": SEQUENCES.to_pylist()})

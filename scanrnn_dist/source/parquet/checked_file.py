@@ -183,15 +183,19 @@ class CheckedFile:
         if any(pa.types.is_nested(kind) and has_dictionary(kind) for kind in kinds):
             pieces = [[group] for group in row_groups]  # pyarrow cannot put several dictionaries into one such batch
 
-        def batches_of(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+        def batches_of(parquet: pq.ParquetFile, wanted: list[str]) -> Iterator[pa.RecordBatch]:
             for groups in pieces:  # not Dataset.to_batches: it reads ahead without bound
                 yield from parquet.iter_batches(rows, row_groups=groups, columns=wanted, use_threads=False)
 
+        batches = batches_of(self._parquet, wanted)
         names = [name for name in columns_read if name in self._int96]
         if not names:
-            yield from batches_of(self._parquet)
+            yield from batches
             return
-        for batch, fine in zip(batches_of(self._parquet), batches_of(self._open("ns")), strict=True):
+        # All that begin alike: "a.b" is a column, a field of another column, or both at once.
+        begins = {name.partition(".")[0] for name in names}
+        finer = batches_of(self._open("ns"), [name for name in wanted if name.partition(".")[0] in begins])
+        for batch, fine in _cut_alike(batches, finer):
             for name in names:
                 _check_microseconds(batch.column(name), fine.column(name), f"{self._path}, column {name!r}")
             yield batch
@@ -279,6 +283,19 @@ def _stopped(path: str, error: OSError) -> StoppedError:
         f"{path} could not be read: {text}. That says nothing about its content: check the access rights, the disk and "
         "the network, then run the same command again."
     )
+
+
+def _cut_alike(
+    ones: Iterator[pa.RecordBatch], others: Iterator[pa.RecordBatch]
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    """The same rows of both, cut where a batch of either ends: one with dictionaries may end at a row group."""
+    other = pa.record_batch([], names=[])
+    for one in ones:
+        while one.num_rows:
+            other = other if other.num_rows else next(others)
+            rows = min(one.num_rows, other.num_rows)
+            yield one.slice(0, rows), other.slice(0, rows)
+            one, other = one.slice(rows), other.slice(rows)
 
 
 def _check_microseconds(array: pa.Array, finer: pa.Array, where: str) -> None:
