@@ -246,32 +246,16 @@ class _UploadedFile(NewFile):
             return self._file.write(content)
 
     def commit(self, check: Check | None = None) -> None:
-        path = self._bucket.path(self._name)
-        with _on_this_machine(path):
+        with _on_this_machine(self._bucket.path(self._name)):
             size = self._file.seek(0, os.SEEK_END)  # writes what Python still holds
         if check is not None:
             check()
-        self._bucket.upload(self._name, _Read(self._file, path), size, check)  # type: ignore[arg-type]
+        self._bucket.upload(self._name, self._file, size, check)
         self._file.close()
 
     def abandon(self) -> None:
         with suppress(OSError):  # of what Python still holds, which is not wanted
             self._file.close()
-
-
-class _Read:
-    """The two calls that an upload makes of a temporary file."""
-
-    def __init__(self, file: IO[bytes], path: str) -> None:
-        self._file, self._path = file, path
-
-    def seek(self, place: int) -> int:
-        with _on_this_machine(self._path):
-            return self._file.seek(place)
-
-    def read(self, size: int = -1) -> bytes:
-        with _on_this_machine(self._path):
-            return self._file.read(size)
 
 
 @contextmanager
