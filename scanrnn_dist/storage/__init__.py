@@ -7,7 +7,7 @@ from scanrnn_dist.storage.arrow_objects import ArrowObjects
 from scanrnn_dist.storage.asking import at_once
 from scanrnn_dist.storage.bucket import ObjectStore
 from scanrnn_dist.storage.fetched import FetchedFile, Span
-from scanrnn_dist.storage.filesystems import is_uri, looking_at, open_input_file, resolve, split_query
+from scanrnn_dist.storage.filesystems import SteadyFile, is_uri, looking_at, open_input_file, resolve, split_query
 from scanrnn_dist.storage.local import LocalStore
 from scanrnn_dist.storage.open import check_is_outside, new_attempt, open_store, this_host
 from scanrnn_dist.storage.protocol import ASIDE, RECORDS, Check, NewFile, Store, staged, stopping, unstaged

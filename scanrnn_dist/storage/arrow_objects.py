@@ -15,7 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 from pyarrow import fs
 
-from scanrnn_dist.storage.filesystems import open_input_file, resolve
+from scanrnn_dist.storage.filesystems import SteadyFile, resolve
 from scanrnn_dist.storage.objects import Objects
 from scanrnn_dist.threads import Threads
 
@@ -48,7 +48,7 @@ class ArrowObjects(Objects):
         return bool(self.filesystem.get_file_info(key).is_file)
 
     def open(self, key: str) -> pa.NativeFile:
-        return open_input_file(self.filesystem, key)
+        return pa.PythonFile(SteadyFile(self.filesystem, key), mode="r")
 
     def version(self, key: str) -> str | None:
         info = self.filesystem.get_file_info(key)

@@ -36,6 +36,8 @@ RETRY_SECONDS = 20
 """Of one request to Google Cloud Storage. pyarrow makes two to look at a name; that should end within a minute."""
 _FIRST_WAIT_SECONDS = 0.025
 _LOOK_AT_RETRY = 2
+_NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+"""What says that there is no file, rather than that the way to it is blocked."""
 _SECRETS = {"sig", "client_secret"}  # of Azure, in the query of a URI
 _NOT_KEPT = {"smart_defaults", "tls_verify_certificates", "tls_ca_dir_path"}  # options that Python cannot pass on
 
@@ -169,23 +171,17 @@ def endpoint_of_environment() -> str:
     return next((told for name in names if (told := os.environ.get(name))), "")
 
 
-def open_input_file(
-    filesystem: fs.FileSystem, path: str, request_bytes: int | None = None
-) -> pa.NativeFile | FetchedFile:
+def open_input_file(filesystem: fs.FileSystem, path: str, request_bytes: int | None = None) -> SteadyFile | FetchedFile:
     """A file to read from; a remote one, where `request_bytes` are told, one that fetches so many of them ahead.
 
     Raises:
-        FileNotFoundError: there is none.
-        StoppedError: it may not be read; or a file of a bucket could not be opened, or, from its methods, read on, for
-            all retries.
+        FileNotFoundError, IsADirectoryError, NotADirectoryError: there is none.
+        StoppedError: it could not be opened, or, from its methods, read on, for a reason that says nothing about it.
     """
-    if filesystem.type_name != "local":
-        file = _RemoteFile(filesystem, path)
-        return pa.PythonFile(file, mode="r") if request_bytes is None else FetchedFile(file, request_bytes)
-    try:
-        return filesystem.open_input_file(path)
-    except PermissionError as error:
-        raise StoppedError(f"{path} may not be read: {_reason(error)}. Make it readable, then run again.") from error
+    file = SteadyFile(filesystem, path)
+    if request_bytes is None or filesystem.type_name == "local":
+        return file
+    return FetchedFile(file, request_bytes)
 
 
 def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
@@ -201,11 +197,12 @@ def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
     return fs.S3FileSystem(**{**options, **patience, "allow_delayed_open": True})
 
 
-class _RemoteFile:
-    """The calls that `pa.PythonFile` makes, each read retried where the SDK gives up at once.
+class SteadyFile:
+    """A file to read from. Trouble on the way, which says nothing about its content, is a `StoppedError`.
 
-    It does so when the text of a server's error (100 to 500 bytes) is longer than what was asked for: then it has
-    nowhere to put that text, and forgets what it was. Small column chunks are read in such requests.
+    Each read is retried where the SDK gives up at once. It does so when the text of a server's error (100 to 500 bytes)
+    is longer than what was asked for: then it has nowhere to put that text, and forgets what it was. Small column
+    chunks are read in such requests.
     """
 
     def __init__(self, filesystem: fs.FileSystem, path: str) -> None:
@@ -213,27 +210,30 @@ class _RemoteFile:
         self._refused = (Exception,) if isinstance(filesystem, fs.PyFileSystem) else (OSError,)
         try:
             self._file = file = filesystem.open_input_file(path)
-        except FileNotFoundError:
+        except _NO_FILE:
             raise
         except _refusals(filesystem) as error:
+            if filesystem.type_name == "local" and os.path.isdir(path):
+                raise IsADirectoryError("it is a folder") from error
             raise self._stopped(error) from error
         self.seek, self.tell, self.size, self.close = file.seek, file.tell, file.size, file.close
 
     @property
     def closed(self) -> bool:
+        """Whether it was closed."""
         return bool(self._file.closed)
 
-    def read(self, size: int = -1) -> bytes:
-        return bytes(self.read_buffer(size))
-
-    def read_buffer(self, size: int = -1) -> Any:
+    def read_buffer(self, size: int) -> pa.Buffer:
+        """The next bytes, fewer at the end of the file."""
         start = self._file.tell()
 
-        def read() -> Any:
+        def read() -> pa.Buffer:
             self._file.seek(start)
-            return self._file.read_buffer(None if size < 0 else size)
+            return self._file.read_buffer(size)
 
         return self._retried(read)
+
+    read = read_buffer
 
     def read_at(self, begin: int, size: int) -> bytes:
         """The bytes from `begin` on, fewer at the end of the file; several threads may ask."""
@@ -243,6 +243,8 @@ class _RemoteFile:
         for retry in range(RETRIES + 1):
             try:
                 return read()
+            except _NO_FILE:
+                raise
             except self._refused as error:
                 if retry == RETRIES or "Failed to flush response stream" not in str(error):
                     raise self._stopped(error) from error
@@ -259,6 +261,6 @@ class _RemoteFile:
 
     def _stopped(self, error: Exception) -> StoppedError:
         return StoppedError(
-            f"{self._path} could not be read from its server: {_reason(error)}. Check the network and the "
-            "access rights, then run again."
+            f"{self._path} could not be read: {_reason(error)}. That says nothing about its content: check the access "
+            "rights, the disk and the network, then run the same command again."
         )

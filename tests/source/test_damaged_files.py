@@ -8,7 +8,9 @@ import errno
 import gc
 from collections import Counter
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from scanrnn_dist.source.parquet.readable import arrow_fields
 from scanrnn_dist.source.parquet.thrift import I32, Raw, integer_bytes, key, read_struct
 from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import open_source, plan_units
+from scanrnn_dist.storage import open_input_file
 
 SEQUENCES = pa.array([[[1.0, 2.0]], [], [[3.0, 4.0]] * 3], pa.list_(pa.list_(pa.float32())))
 
@@ -262,11 +265,13 @@ def test_trouble_on_the_way_is_not_the_files_fault(file: Path, monkeypatch: pyte
 
         def __init__(self, opened: pa.NativeFile) -> None:
             self.seek, self.tell, self.size, self.close = opened.seek, opened.tell, opened.size, opened.close
-            self.read_buffer = self.read = fail
+            self.read_buffer = fail
 
-    opened = fs.LocalFileSystem().open_input_file
-    for way in (fail, lambda *_: Failing(opened(str(file)))):
-        monkeypatch.setattr(parquet_file, "open_input_file", way)
+    def opened(way: Any, _: fs.FileSystem, *how: Any) -> Any:
+        return open_input_file(SimpleNamespace(type_name="local", open_input_file=way), *how)  # type: ignore[arg-type]
+
+    for way in (fail, lambda path: Failing(fs.LocalFileSystem().open_input_file(path))):
+        monkeypatch.setattr(parquet_file, "open_input_file", partial(opened, way))
         chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, in_features=2))
         for reads in (lambda chunks=chunks: next(chunks), lambda: open_source(file)):
             with pytest.raises(StoppedError, match=r"a\.parquet could not be read: .*says nothing about its content"):

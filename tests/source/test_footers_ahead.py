@@ -173,7 +173,7 @@ def test_a_file_that_may_not_be_read_stops_once_it_is_its_turn(s3: S3Server, buc
     answers = read_footers(bucket, uri=s3.uri("bucket"))
     assert all("row_groups" in next(answers) for _ in range(6))
     assert "no Parquet file" in next(answers)["error"]
-    with pytest.raises(StoppedError, match=r"^bucket/data/7.parquet could not be read from its server.*ACCESS_DENIED"):
+    with pytest.raises(StoppedError, match=r"^bucket/data/7.parquet could not be read: .*ACCESS_DENIED"):
         next(answers)
     with pytest.raises(DataError, match=r"^bucket/data/6.parquet cannot be read as Parquet"):
         open_source(s3.uri("bucket/data"))

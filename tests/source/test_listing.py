@@ -307,6 +307,15 @@ def test_whatever_a_filesystem_of_python_raises_stops_the_run() -> None:
         filesystem.get_file_info(["x"])
 
 
+@pytest.mark.parametrize(
+    "name, kind", [("", IsADirectoryError), ("no", FileNotFoundError), ("file/x", NotADirectoryError)]
+)
+def test_what_is_no_file_is_no_trouble_on_the_way(tmp_path: Path, name: str, kind: type[OSError]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(kind):
+        open_input_file(fs.LocalFileSystem(), str(tmp_path / name))
+
+
 def test_a_file_that_may_not_be_read_stops_the_run() -> None:
     class Refusing:
         type_name = "local"
@@ -314,5 +323,5 @@ def test_a_file_that_may_not_be_read_stops_the_run() -> None:
         def open_input_file(self, path: str) -> Any:
             raise PermissionError(13, "Permission denied", path)
 
-    with pytest.raises(StoppedError, match=r"/x may not be read: .*Permission denied.*Make it readable"):
+    with pytest.raises(StoppedError, match=r"/x could not be read: .*Permission denied.*check the access rights"):
         open_input_file(Refusing(), "/x")

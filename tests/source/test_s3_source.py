@@ -23,7 +23,7 @@ from scanrnn_dist.source.layouts.nested_lists import NestedLists
 from scanrnn_dist.source.listing import list_again, list_source
 from scanrnn_dist.source.read_ahead import read_chunks
 from scanrnn_dist.source.source import Source, open_source, plan_units
-from scanrnn_dist.storage import filesystems, open_input_file, resolve
+from scanrnn_dist.storage import ArrowObjects, filesystems, resolve
 
 ROWS = 100
 Fault = tuple[str, dict[str, object]]
@@ -109,7 +109,7 @@ def test_many_columns_and_row_groups_come_in_few_requests(tmp_path: Path, s3: S3
 def test_requests_smaller_than_the_text_of_an_error_are_retried(uri: str, s3: S3Server) -> None:
     filesystem, _, path = resolve(uri)
     content = s3.get("bucket", "data/split=test/a.parquet")
-    with open_input_file(filesystem, f"{path}/split=test/a.parquet") as file:
+    with ArrowObjects(filesystem).open(f"{path}/split=test/a.parquet") as file:
         number = s3.inject("refuse", methods=("GET",), times=3)
         assert file.read(8) == content[:8] and s3.injected(number) == 3
         assert file.read(4) == content[8:12] and file.tell() == 12
@@ -121,7 +121,7 @@ def test_requests_smaller_than_the_text_of_an_error_are_retried(uri: str, s3: S3
 def test_an_answer_that_takes_longer_than_three_seconds_is_waited_for(uri: str, s3: S3Server) -> None:
     filesystem, _, path = resolve(uri)
     s3.inject("delay", seconds=3.3, methods=("GET",))  # pyarrow's own filesystem would ask again, and again
-    with open_input_file(filesystem, f"{path}/split=test/a.parquet") as file:
+    with ArrowObjects(filesystem).open(f"{path}/split=test/a.parquet") as file:
         assert file.read(4) == b"PAR1"
     assert s3.count("GET") == 1
 
@@ -238,7 +238,7 @@ def test_a_server_that_fails_for_good_while_rows_are_read_stops_the_run(uri: str
     source = open_source(uri)
     s3.calm()
     s3.inject(kind, methods=("GET",), after=1)
-    with pytest.raises(StoppedError, match=r"bucket/data/split=test/a.parquet could not be read from its server: AWS"):
+    with pytest.raises(StoppedError, match=r"bucket/data/split=test/a.parquet could not be read: AWS"):
         read(source)
     s3.calm()
     assert len(read(source)[0]) == 2 * ROWS
@@ -247,7 +247,7 @@ def test_a_server_that_fails_for_good_while_rows_are_read_stops_the_run(uri: str
 @pytest.mark.sweep  # the child's own retries take 26 s
 def test_a_server_that_fails_for_good_while_footers_are_read_stops_the_run(uri: str, s3: S3Server) -> None:
     s3.inject("drop", methods=("GET",), match="parquet")
-    with pytest.raises(StoppedError, match=r"bucket/data/split=test/a.parquet could not be read from its server: AWS"):
+    with pytest.raises(StoppedError, match=r"bucket/data/split=test/a.parquet could not be read: AWS"):
         open_source(uri)
 
 

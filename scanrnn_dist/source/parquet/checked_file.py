@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from scanrnn_dist.errors import DataError, StoppedError, one_line
+from scanrnn_dist.errors import DataError
 from scanrnn_dist.source.parquet.budget import KEPT_BYTES, Budget, FewerRows, least_row_bytes
 from scanrnn_dist.source.parquet.footer import read_footer, read_tail
 from scanrnn_dist.source.parquet.footer_schema import INT96
@@ -31,11 +31,7 @@ from scanrnn_dist.source.parquet.readable import (
     has_dictionary,
     readable,
 )
-from scanrnn_dist.storage import FetchedFile, Span, open_input_file
-
-_NO_TROUBLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-"""Of the errors of the operating system those that say something about the file, and not about the way to it."""
-
+from scanrnn_dist.storage import FetchedFile, Span, SteadyFile, open_input_file
 
 _READ_BYTES = 1 << 18
 """Of one read of a column; what a page has beyond them goes to the decoder without a copy on the way."""
@@ -48,14 +44,14 @@ _SPARE_BYTES = 1 << 20
 class Ahead(NamedTuple):
     """A file that was opened before it is looked at, and its last bytes."""
 
-    file: pa.NativeFile
+    file: SteadyFile | FetchedFile
     tail: bytes
 
 
 def read_ahead(filesystem: fs.FileSystem, path: str) -> Ahead:
     """Open a file and read its last bytes, which are not looked into. Raises as `CheckedFile` does, no `ValueError`."""
-    file = _opened(filesystem, path)
-    return Ahead(file, read_tail(_Steady(file, path)))
+    file = open_input_file(filesystem, path)
+    return Ahead(file, read_tail(file))
 
 
 class CheckedFile:
@@ -88,11 +84,10 @@ class CheckedFile:
         ahead: Ahead | None = None,
     ) -> None:
         self._budget = Budget(memory_bytes, kept_bytes)
-        self._file: pa.NativeFile | FetchedFile
-        self._file, tail = (_opened(filesystem, path, request_bytes), None) if ahead is None else ahead
+        self._file, tail = (open_input_file(filesystem, path, request_bytes), None) if ahead is None else ahead
         self._path, self._announced = path, list[list[Span]]()
         try:
-            footer = read_footer(_Steady(self._file, path), lambda: self._budget.nbytes, tail)
+            footer = read_footer(self._file, lambda: self._budget.nbytes, tail)
             self._content, schema, self.unreadable = readable(footer)
             check_stored_schema(footer, schema)
             self.footer = replace(footer, fields={})
@@ -100,7 +95,7 @@ class CheckedFile:
             wanted = [(name,) for name in names] if columns is None else columns
             self._leaves = Leaves(self.footer, schema)
             self._wanted = sorted({leaf for way in wanted for leaf in self._leaves.of(way)})
-            self._pages = PageFile(_Steady(self._file, path), self.footer, self._wanted, path, self._budget)
+            self._pages = PageFile(self._file, self.footer, self._wanted, path, self._budget)
             self._parquet = self._open("us")
             self.schema_arrow: pa.Schema = self._parquet.schema_arrow
         except BaseException:
@@ -244,45 +239,6 @@ class CheckedFile:
             page_checksum_verification=True,
             coerce_int96_timestamp_unit=int96_unit,
         )
-
-
-class _Steady:
-    """A file whose trouble on the way, which says nothing about its content, is a `StoppedError`."""
-
-    def __init__(self, file: pa.NativeFile | FetchedFile, path: str) -> None:
-        self._file, self._path = file, path
-        self.seek, self.tell, self.size, self.close = file.seek, file.tell, file.size, file.close
-
-    @property
-    def closed(self) -> bool:
-        return bool(self._file.closed)
-
-    def read(self, size: int) -> pa.Buffer:
-        try:
-            return self._file.read_buffer(size)
-        except _NO_TROUBLE:
-            raise
-        except OSError as error:
-            raise _stopped(self._path, error) from error
-
-
-def _opened(filesystem: fs.FileSystem, path: str, request_bytes: int | None = None) -> pa.NativeFile | FetchedFile:
-    try:
-        return open_input_file(filesystem, path, request_bytes)
-    except _NO_TROUBLE:
-        raise
-    except OSError as error:
-        if filesystem.get_file_info(path).type == fs.FileType.Directory:
-            raise IsADirectoryError("it is a folder") from error
-        raise _stopped(path, error) from error
-
-
-def _stopped(path: str, error: OSError) -> StoppedError:
-    text = one_line(str(error)).rstrip(" .:")
-    return StoppedError(
-        f"{path} could not be read: {text}. That says nothing about its content: check the access rights, the disk and "
-        "the network, then run the same command again."
-    )
 
 
 def _cut_alike(

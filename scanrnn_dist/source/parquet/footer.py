@@ -85,7 +85,7 @@ class Footer:
 
 
 def read_footer(file: Any, memory_bytes: Callable[[], int] | None = None, tail: bytes | None = None) -> Footer:
-    """The footer of an open Parquet file, of which `size`, `seek` and `read` are called.
+    """The footer of an open Parquet file, of which `size`, `seek` and `read_buffer` are called.
 
     What may be held at once is asked for where the footer is large. `tail` is what `read_tail` read before.
 
@@ -122,7 +122,7 @@ def read_tail(file: Any) -> bytes:
 
 def _last(file: Any, size: int, count: int) -> bytes:
     file.seek(max(0, size - count))
-    return bytes(file.read(min(size, count)))
+    return bytes(file.read_buffer(min(size, count)))
 
 
 def _footer_bytes(tail: bytes, size: int) -> int:

@@ -295,7 +295,7 @@ class PageFile:
     def read(self, size: int = -1) -> Any:
         """The next bytes, fewer at the end of the file, as a buffer."""
         begin = self._file.tell()
-        data = self._file.read(self._file.size() - begin if size < 0 else size)
+        data = self._file.read_buffer(self._file.size() - begin if size < 0 else size)
         index = bisect_right(self._begins, begin) - 1
         if index >= 0 and len(data):
             walk = self._walk_of(*self._order[index])
@@ -342,7 +342,7 @@ class PageFile:
         size = _HEADER_BYTES
         while True:
             self._file.seek(walk.position)
-            data = self._file.read(size)
+            data = self._file.read_buffer(size)
             if not len(data):
                 raise DataError(f"{self._path} ended at byte {walk.position} while it was read. Open the source anew.")
             if walk.feed(walk.position, memoryview(data).cast("B")):
@@ -362,4 +362,4 @@ class PageFile:
 
     def _read_at(self, begin: int, size: int) -> memoryview:
         self._file.seek(begin)
-        return memoryview(self._file.read(size)).cast("B")
+        return memoryview(self._file.read_buffer(size)).cast("B")
