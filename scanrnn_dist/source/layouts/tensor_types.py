@@ -11,7 +11,6 @@ import ctypes
 import json
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
 
 import pyarrow as pa
 
@@ -39,19 +38,6 @@ class TensorType:
 
 def tensor_type(field: pa.Field) -> TensorType | None:
     """What a column's field says of its tensors; None if it holds none of two axes."""
-    metadata = tuple((field.metadata or {}).items())  # as fields are equal whatever their metadata
-    if isinstance(field.type, pa.ExtensionType):  # somebody's own in Python, which need not be hashable
-        return _told(field, metadata)
-    return _remembered(field, metadata)
-
-
-@lru_cache(maxsize=32)
-def _remembered(field: pa.Field, metadata: tuple[tuple[bytes, bytes], ...]) -> TensorType | None:
-    """As `_told`; every batch asks: 1 us instead of 25."""
-    return _told(field, metadata)
-
-
-def _told(field: pa.Field, metadata: tuple[tuple[bytes, bytes], ...]) -> TensorType | None:
     type = field.type
     if isinstance(type, pa.FixedShapeTensorType):
         if len(type.shape) != 2 or not is_number(type.value_type):
@@ -61,7 +47,7 @@ def _told(field: pa.Field, metadata: tuple[tuple[bytes, bytes], ...]) -> TensorT
         is_variable, stored = type.extension_name == VARIABLE_TENSOR, type.storage_type
         told = _metadata(type) if is_variable else b""
     else:
-        said = dict(metadata)
+        said = field.metadata or {}
         is_variable, stored = said.get(EXTENSION_NAME) == VARIABLE_TENSOR.encode(), type
         told = said.get(EXTENSION_METADATA, b"")
     if not is_variable or not pa.types.is_struct(stored):
