@@ -76,23 +76,13 @@ def read_struct(data: Sequence[int], position: int = 0, depth: int = 0) -> tuple
             name = number << 4 | (TRUE if kind == FALSE else kind)
             if name in fields:
                 raise ValueError(f"field {number} stands twice in a struct")
-            # Most fields are of these kinds, of a byte each: 5.2 us for the header of a page instead of 6.1.
+            # Most fields are integers of a byte: 8.0 us for the header of a page instead of 8.8.
             if kind in (I32, I64):
                 value = data[position]
                 if value < 128:
                     fields[name], position = (value >> 1) ^ -(value & 1), position + 1
                 else:
                     fields[name], position = _integer(data, position, _BITS[kind])
-            elif depth > _MAX_DEPTH:
-                fields[name], position = _value(data, position, kind, depth)
-            elif kind == STRUCT:
-                fields[name], position = read_struct(data, position, depth + 1)
-            elif kind == BINARY and data[position] < 128:
-                begin = position + 1
-                position = _end(data, begin, data[position])
-                fields[name] = bytes(data[begin:position])
-            elif kind in (TRUE, FALSE):
-                fields[name] = kind == TRUE
             else:
                 fields[name], position = _value(data, position, kind, depth)
     except IndexError:
@@ -135,12 +125,6 @@ def _list(data: Any, position: int, depth: int) -> tuple[Values, int]:
         raise ValueError("a list holds lists or maps, which the format does not know")
     values = Values()
     values.kind = kind
-    if kind == STRUCT and depth < _MAX_DEPTH:
-        for _ in range(count):
-            begin = position
-            value, position = read_struct(data, begin, depth + 2)
-            values.append(Raw(value, begin, position))
-        return values, position
     for _ in range(count):
         begin = position
         value, position = _value(data, position, kind, depth + 1, in_list=True)
