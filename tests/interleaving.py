@@ -310,16 +310,18 @@ class _Writing:
         return asked
 
     def do(self, opened: Any, handling: Any, claims: Any, numbers: Any, alone: bool) -> Done:
-        store, count = opened.records.store, len(opened.plan.units)
+        records, count = opened.records, len(opened.plan.units)
         for unit in begun_units(opened.plan.units, numbers, alone, claims.log):
             content = self.command.part(unit.index)
-            file = store.new_file(part_name(unit.index, count))
+            name = part_name(unit.index, count)
+            file = records.store.new_file(name)
             try:
                 file.write(content)
                 file.commit(claims.check_job)
             except BaseException:
                 file.abandon()
                 raise
+            records.check_named(opened.job, name)
             record = PartRecord(unit.index, unit.rows, len(content), hashlib.sha256(content).hexdigest())
             claims.log.commit(record)
             claims.committed(unit, record)

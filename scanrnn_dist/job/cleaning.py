@@ -1,8 +1,7 @@
 """What attempts that crashed left at a destination, to be removed; nothing that a job needs, and nothing of others.
 
 - files that were written aside and never got their name, of attempts that are not alive;
-- parts, and lists of rows set aside, that were named and never recorded, where nobody is at work: the job would write
-  them anew;
+- parts, and lists of rows set aside, that no record names, where nobody is at work: a job that needs one makes it anew;
 - plans that the job does not name: of another process that planned the same destination at once;
 - files of processes that are not alive, once the job is complete;
 - a job for a source that changed, which never took its place (`amend.py`);
@@ -141,11 +140,9 @@ def _unrecorded(records: JobRecords) -> Iterator[str]:
             yield f"{RECORDS}/{name}"
     if records.is_complete:
         yield from (name for name in store.below(WORKERS) if not name.startswith(lease_names(REPLACING)))
-    lists = store.below(QUARANTINE)  # first, as below
-    if records.is_complete and not lists:
-        return
     rows, _ = read_weights(records.read_plan(job, UNITS))
-    parts = [name for name, _ in store.entries() if PART.fullmatch(name)]  # first: one that comes later is somebody's
+    lists = store.below(QUARANTINE)  # first, like the parts: one that comes later is somebody's
+    parts = [name for name, _ in store.entries() if PART.fullmatch(name)]
     if records.is_complete:  # whose logs nobody needs any more
         recorded = read_parts(records.read_success()[1], store.path(PARTS))
     else:

@@ -62,8 +62,9 @@ def put_through(
     plan, shares = opened.plan.within(opened.memory, engine.is_static), opened.memory.shares(engine.is_static)
     reading = options.reading(engine.in_features, computation.input, chunk_bytes=shares.chunk)
     writer = WriteBehind(
-        opened.records.store, _schema(opened, engine), len(plan.units), claims, stage, options.output, shares.unwritten
-    )
+        opened.records, opened.job, _schema(opened, engine), len(plan.units), claims, stage, options.output,
+        shares.unwritten,
+    )  # fmt: skip
     before, begin = claims.log.took, time.perf_counter()
     chunks = plan.chunks(
         begun_units(plan.units, numbers, alone, claims.log), reading,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +21,8 @@ import pyarrow as pa
 from scanrnn_dist.job.claims import Claims
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.ragged import Ragged
-from scanrnn_dist.records import Output, PartFile, PartRecord, QuarantineFile, part_name
+from scanrnn_dist.records import JobRecords, Output, PartFile, PartRecord, QuarantineFile, part_name
 from scanrnn_dist.source import SKIP, WAITING_UNITS, Chunk, FailedUnit, Unit, count_name
-from scanrnn_dist.storage import Store
 from scanrnn_dist.threads import Threads
 
 
@@ -70,7 +69,7 @@ class WriteBehind:
     """Writes chunks to the part of their unit, in a thread of its own, and records whole parts in another.
 
     Args:
-        store: the destination.
+        records, job: where the job is recorded, and its record.
         schema: of the parts.
         units: how many the job has.
         claims: whose log records parts; told what becomes of each unit, of a commit in the second thread.
@@ -81,7 +80,8 @@ class WriteBehind:
 
     def __init__(
         self,
-        store: Store,
+        records: JobRecords,
+        job: Mapping[str, Any],
         schema: pa.Schema,
         units: int,
         claims: Claims,
@@ -90,7 +90,8 @@ class WriteBehind:
         waiting_bytes: int,
     ) -> None:
         self.wait_seconds = 0.0
-        self._store, self._schema, self._units, self._output = store, schema, units, output
+        self._records, self._job = records, job
+        self._store, self._schema, self._units, self._output = records.store, schema, units, output
         self._claims, self._stage = claims, stage
         self._most_waiting_bytes, self._is_broken = waiting_bytes, False
         self._thread = Threads(1, thread_name_prefix="scanrnn-writer")
@@ -204,6 +205,7 @@ class WriteBehind:
     def _name(self, begun: _Begun) -> None:
         with self._stage("commit"):
             record = begun.commit(self._claims.check_job)
+            self._records.check_named(self._job, part_name(begun.unit.index, self._units))
             self._claims.log.commit(record)
         self._claims.committed(begun.unit, record)
 

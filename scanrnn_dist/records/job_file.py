@@ -6,7 +6,7 @@ The protocol. A part is written aside, synced and named, then a commit record is
 done again: a part of a unit has the same bytes whenever it is made in one environment, so a second one changes nothing,
 and a record that is missing costs the work of one unit. Of several records of a unit the latest counts. Records are
 only added to, by one attempt each, so no lease guards them; the lease of `lease.py` saves double work. Before a part is
-named, `check_is` sees that the job is still the same.
+named, `check_is` sees that the job is still the same, and `check_named` does so afterwards.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
-from scanrnn_dist.records.names import ENCODER, JOB, PARTS, RECORDS, SUCCESS, plan_name
-from scanrnn_dist.records.plan_file import hashes_of
+from scanrnn_dist.records.names import ENCODER, JOB, PARTS, RECORDS, SUCCESS, UNITS, plan_name, unit_of_part
+from scanrnn_dist.records.plan_file import hashes_of, read_weights
 from scanrnn_dist.storage import Check, Store, is_uri
 
 logger = logging.getLogger("scanrnn_dist")
@@ -150,7 +150,7 @@ class JobRecords:
         job = self.find_job()
         content = json.dumps({**totals, "written_by": self.store.attempt}, indent=1).encode()
         self.store.write(SUCCESS, content, check=check)
-        if job is None or (now := self.find_job()) is None or now["id"] != job["id"]:
+        if job is None or not self._is(job):
             with suppress(FileNotFoundError):
                 stands, version = self.store.read_version(SUCCESS)
                 if stands == content:
@@ -183,12 +183,31 @@ class JobRecords:
         """
         if self.guard is not None:
             self.guard()
-        now = self.find_job()
-        if now is None or now["id"] != job["id"]:
+        if not self._is(job):
             raise StoppedError(
                 f"{self.store.root} does not hold the job any more that this process began with: another one took its "
                 "place, or it was removed. Nothing more is done. `scanrnn status` shows what is there."
             )
+
+    def check_named(self, job: Mapping[str, Any], part: str) -> None:
+        """The same, just after a part was named, which is taken back where the job that stands has none of its name.
+
+        In a bucket, whoever stands still between `check_is` and the upload may put a part where another job ended.
+        """
+        if self._is(job):
+            return
+        version = self.store.version(part)  # before it is looked which job stands: what that one puts there later stays
+        with suppress(DataError):  # of records that cannot be understood: then it stays too
+            if (now := self.find_job()) is not None and version is not None:
+                rows, _ = read_weights(self.read_plan(now, UNITS))
+                if unit_of_part(part, len(rows)) is None:
+                    self.store.remove(part, version)
+        self.check_is(job)
+
+    def _is(self, job: Mapping[str, Any]) -> bool:
+        """Whether this job is the one that stands."""
+        now = self.find_job()
+        return now is not None and now["id"] == job["id"]
 
     def _checked_object(self, name: str, content: bytes, fields: set[str]) -> dict[str, Any]:
         """A JSON object with at least these fields, or a `DataError` that names the file."""

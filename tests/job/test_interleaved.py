@@ -224,3 +224,16 @@ def test_shares_that_find_the_same_damage_at_once_do_not_stop_one_another(plans:
     assert bucket.play(shares, begin + then, beats=0) == ["done", "done"]
     bucket.wrong.clear()
     bucket.end()
+
+
+@pytest.mark.parametrize("other", [2, 3])
+def test_who_sleeps_before_an_upload_leaves_no_part_where_the_job_that_stands_has_none(
+    plans: dict[int, Plan], other: int
+) -> None:
+    bucket = Bucket(plans)
+    order: Choices = [(0, "create out/part-00002"), (1, END), (2, END), (0, END)]
+    ends = bucket.play([Command("A", plans[3]), Removal(bucket.objects.held), Command("B", plans[other])], order)
+    assert ends[0].startswith("StoppedError: /bucket/out does not hold the job") and ends[2] == "done", ends
+    bucket.wrong.clear()  # between the upload and the look that follows it
+    bucket.check()
+    bucket.end()

@@ -650,6 +650,24 @@ def test_a_job_that_goes_on_after_its_place_was_taken_writes_nothing(
     assert verify(out, sample=8).rows == ROWS
 
 
+def test_a_part_that_was_named_too_late_goes_where_the_job_that_stands_has_none_of_its_name(
+    tmp_path: Path, source: Path
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    featurize(source, other, rows_per_part=10)
+
+    def told(kind: str, name: str) -> None:  # as if this process had slept since its last look at the job
+        if (kind, name) == ("rename", f"part-{UNITS - 1:05}.parquet"):
+            for path in out.glob("part-*"):
+                path.unlink()
+            shutil.copytree(other, out, dirs_exist_ok=True)
+
+    with pytest.raises(StoppedError, match="does not hold the job any more"):
+        featurize(source, watched(out, told), rows_per_part=5)
+    assert parts_of(out) == parts_of(other)
+    assert verify(out, sample=8).rows == ROWS
+
+
 @pytest.mark.parametrize("size", [0, 2000])
 def test_a_part_that_another_environment_made_again_counts(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, size: int, half_done: Path

@@ -241,9 +241,9 @@ def test_what_crashed_attempts_left_is_removed_and_nothing_else(tmp_path: Path, 
     (out / ".of-somebody-else.tmp").write_bytes(b"")
     theirs = entries(out)
     left = make_leftovers(out)
-    if not finish:
-        left["part-00011.parquet"] = b"named, and never recorded"
-        (out / "part-00011.parquet").write_bytes(left["part-00011.parquet"])
+    unrecorded = "part-00099.parquet" if finish else "part-00011.parquet"
+    left[unrecorded] = b"named, and never recorded"
+    (out / unrecorded).write_bytes(left[unrecorded])
     removed = set(clean(out).names)
     leases = {name for name in before if name.startswith("__scanrnn/workers/")} if finish else set()
     assert removed == left.keys() | leases
