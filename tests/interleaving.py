@@ -21,7 +21,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from scanrnn_dist.errors import ScanRNNError
-from scanrnn_dist.job import Handling, JobOptions, Sharing, held_share, work
+from scanrnn_dist.job import Handling, JobOptions, Sharing, held_share, restart, work
 from scanrnn_dist.job.pipeline import Done, begun_units
 from scanrnn_dist.protocols import WindowShape
 from scanrnn_dist.records import PartRecord, lease, part_name, workers
@@ -376,6 +376,7 @@ def in_order(order: Order, beats: Beats) -> Iterator[None]:
     clock = SimpleNamespace(time=lambda: order.seconds, monotonic=lambda: order.seconds, sleep=order.sleep)
     patched = [(lease, "time", clock), (workers, "time", clock), (held_share, "time", clock)]
     patched += [
+        (restart, "time", clock),
         (lease, "threading", SimpleNamespace(Thread=Thread, Lock=threading.Lock, Event=threading.Event)),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in patched]

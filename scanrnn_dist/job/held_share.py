@@ -17,7 +17,7 @@ import numpy as np
 
 from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.job.options import Sharing
-from scanrnn_dist.job.restart import check_not_replaced
+from scanrnn_dist.job.restart import check_not_replaced, wait_until_free
 from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.records import (
     DONE,
@@ -28,7 +28,6 @@ from scanrnn_dist.records import (
     Lease,
     Share,
     Worker,
-    living_workers,
     read_workers,
 )
 
@@ -110,9 +109,8 @@ class HeldShare:
         One who has all of it is waited for a while, since another share may only look there whether anything is to be
         mended; without a lease, which would stop that one.
         """
-        store, until = self._records.store, time.monotonic() + self._sharing.expiry_seconds / 4
         while True:
-            lease = Lease(store, share, self._sharing.expiry_seconds)
+            lease = Lease(self._records.store, share, self._sharing.expiry_seconds)
             try:
                 check_not_replaced(self._records)
                 return lease
@@ -120,10 +118,7 @@ class HeldShare:
                 lease.release(STOPPED)
                 if not isinstance(error, StoppedError):
                     raise
-            while living_workers(store, REPLACING):
-                if time.monotonic() > until:
-                    check_not_replaced(self._records)
-                time.sleep(0.2)
+            wait_until_free(self._records, self._sharing.expiry_seconds / 4)
 
     def _others(self, own: Share) -> list[Worker]:
         """The present owner of every other share that ever had one."""

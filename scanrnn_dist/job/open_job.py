@@ -26,7 +26,14 @@ from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, with_columns
-from scanrnn_dist.job.restart import finish_publishing, publish, remove_restart, replacing, restart_of
+from scanrnn_dist.job.restart import (
+    finish_publishing,
+    publish,
+    remove_restart,
+    replacing,
+    restart_of,
+    wait_until_free,
+)
 from scanrnn_dist.job.sorting import sorted_copy
 from scanrnn_dist.job.wanted import (
     Wanted,
@@ -44,6 +51,7 @@ from scanrnn_dist.records import (
     JOB,
     PARTS,
     QUARANTINE,
+    HeldError,
     JobRecords,
     Lease,
 )
@@ -114,7 +122,9 @@ def open_job(
             yield OpenJob(records.store.root, records, recorded, plan, options, is_done=True)
             return
     else:
-        plan, options = _as_asked(destination, records, recorded, source, options, handling, computation.input)
+        plan, options, recorded = _as_asked(
+            destination, records, recorded, source, options, handling, computation.input
+        )
     check_keeps(options, plan.source.schema, plan.layout, plan.keep)
     is_continued = isinstance(plan, ContinuedPlan)
     if not is_continued:
@@ -152,16 +162,36 @@ def _as_asked(
     options: JobOptions,
     handling: Handling,
     input: InputSpec | None,
-) -> tuple[Plan, JobOptions]:
-    """The plan of a source, which is sorted first where that is asked for, and the options with what it settles."""
+) -> tuple[Plan, JobOptions, dict[str, Any] | None]:
+    """The plan of a source, which is sorted first where that is asked for, and the options with what it settles.
+
+    And the job that stands once it is planned, which may take minutes.
+    """
     if isinstance(source, Plan):
-        return source, options.settled(source.layout, source.keep, source.rows_per_part)
+        return source, options.settled(source.layout, source.keep, source.rows_per_part), recorded
     check_source(source)
     if options.sort:
         may_replace = leave_to_sort(records, recorded, handling)
         source = sorted_copy(source, options, destination, input, handling.memory, may_replace)
-    plan = planned(records, recorded, source, options, handling, input)
-    return plan, options.settled(plan.layout, plan.keep, plan.rows_per_part)
+    while True:
+        try:
+            plan = planned(records, recorded, source, options, handling, input)
+            break
+        except (ConfigError, DataError):
+            if (now := _successor(records, recorded)) is None:
+                raise
+            recorded = now
+    recorded = _successor(records, recorded) or recorded
+    return plan, options.settled(plan.layout, plan.keep, plan.rows_per_part), recorded
+
+
+def _successor(records: JobRecords, recorded: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The job that another process put in the place of the recorded one meanwhile; None if none did."""
+    now = records.find_job() if recorded else None
+    if not recorded or now is None or now["id"] == recorded["id"]:
+        return None
+    finish_publishing(records)
+    return records.read_job()
 
 
 @contextmanager
@@ -199,7 +229,10 @@ def _check_goes_on(recorded: dict[str, Any], wanted: Wanted) -> None:
 def _found_or_recorded(
     records: JobRecords, recorded: dict[str, Any] | None, wanted: Wanted, replaces: str = ""
 ) -> OpenJob:
-    """The job that is recorded, if it is this one, or this one, recorded now."""
+    """The job that is recorded, if it is this one, or this one, recorded now.
+
+    Of processes that start together one records or amends the job. The others look again, and go on with it.
+    """
     if recorded is None:
         try:
             records.check_is_free()
@@ -210,23 +243,36 @@ def _found_or_recorded(
     if recorded is None:
         wanted.prepare()
         recorded = records.create_job(wanted.job, wanted.plan.to_records(), replaces)
-    what, plan = fate_of(records, recorded, wanted)
-    if what == "goes on":
-        return _to_work_on(records, recorded, wanted, plan)
-    return _anew(records, wanted, replaces) if what == "anew" else _amended(records, recorded, plan, wanted)
+    try:
+        what, plan = fate_of(records, recorded, wanted)
+        if what == "goes on":
+            return _to_work_on(records, recorded, wanted, plan)
+        if what == "amended":
+            return _amended(records, recorded, plan, wanted)
+        now = _anew(records, recorded, wanted, replaces)
+    except HeldError:
+        wait_until_free(records, wanted.handling.sharing.expiry_seconds)
+        now = recorded
+    except (ConfigError, DataError, StoppedError):
+        if (found := _successor(records, recorded)) is None:
+            raise
+        now = found
+    return _found_or_recorded(records, now, wanted, replaces)
 
 
-def _anew(records: JobRecords, wanted: Wanted, replaces: str) -> OpenJob:
-    """The job, in the place of one of which nothing was done."""
+def _anew(records: JobRecords, recorded: dict[str, Any], wanted: Wanted, replaces: str) -> dict[str, Any]:
+    """The record of the job in the place of one of which nothing was done; of that one if it was begun by now."""
     wanted.prepare()
+    if (now := _successor(records, recorded)) is not None:
+        return now
     with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
-        is_begun = has_parts(records)  # by now: it was looked before anything kept others from it
-        for name in () if is_begun else (*records.store.below(QUARANTINE), ENCODER, PARTS, JOB):
+        records.check_is(recorded)
+        if has_parts(records):
+            return recorded
+        for name in (*records.store.below(QUARANTINE), ENCODER, PARTS, JOB):
             lease.remove(name)
-    if is_begun:
-        return _found_or_recorded(records, records.find_job(), wanted, replaces)
-    logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
-    return _found_or_recorded(records, None, wanted, replaces)
+        logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
+        return records.create_job(wanted.job, wanted.plan.to_records(), replaces)
 
 
 def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted: Wanted) -> OpenJob:
@@ -235,16 +281,9 @@ def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted
     if changes := plan.changes():
         raise changed_source(changes, plan, wanted.root)
     plan = replace(plan, source=with_columns(plan.source, before))
-    try:
-        with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
-            records.check_is(recorded)
-            amended = amend(records, lease, recorded, before, plan)
-    except StoppedError:
-        now = records.find_job()
-        if now is None or now["id"] == recorded["id"]:
-            raise
-        finish_publishing(records)
-        return _found_or_recorded(records, records.read_job(), wanted)  # another process was faster
+    with replacing(records, wanted.handling.sharing.expiry_seconds) as lease:
+        records.check_is(recorded)
+        amended = amend(records, lease, recorded, before, plan)
     return _to_work_on(records, amended, wanted, plan)
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -41,6 +42,7 @@ from scanrnn_dist.records import (
     RESTART,
     STOPPED,
     SUCCESS,
+    HeldError,
     JobRecords,
     Lease,
     lease_names,
@@ -164,7 +166,9 @@ def finish_publishing(records: JobRecords) -> bool:
     try:
         with replacing(records) as lease:
             publish(records, lease)
-    except StoppedError:
+    except StoppedError as error:
+        if isinstance(error, HeldError):
+            wait_until_free(records, EXPIRY_SECONDS)
         if is_ready(records):
             raise
         # else another process published it meanwhile
@@ -292,6 +296,15 @@ def check_not_replaced(records: JobRecords) -> None:
         raise StoppedError(
             f"{records.store.root} is being restarted, amended or cleaned: {worker}. Wait for it, or stop it."
         )
+
+
+def wait_until_free(records: JobRecords, seconds: float) -> None:
+    """Wait while somebody restarts, amends or cleans it; `StoppedError` once it lasted longer than that."""
+    until = time.monotonic() + seconds
+    while living_workers(records.store, REPLACING):
+        if time.monotonic() > until:
+            check_not_replaced(records)
+        time.sleep(0.2)
 
 
 def _check_parts(records: JobRecords, new: JobRecords) -> None:

@@ -23,7 +23,7 @@ from scanrnn_dist.job.in_words import command_that_continues, way_to_continue
 from scanrnn_dist.job.options import Handling, JobOptions
 from scanrnn_dist.job.plan import Plan, absolute, plan_again, plan_job
 from scanrnn_dist.job.restart import check_idle, check_not_replaced, restart_of
-from scanrnn_dist.records import JOB_FORMAT, JobRecords, hashes_of, living_workers
+from scanrnn_dist.records import JOB_FORMAT, REPLACING, JobRecords, hashes_of, living_workers
 from scanrnn_dist.source import SourceLike, check_width
 from scanrnn_dist.storage import Store
 
@@ -235,7 +235,7 @@ def check_nothing_waits(records: JobRecords) -> None:
 
 def was_begun(records: JobRecords) -> bool:
     """Whether there is a part, or somebody who makes one."""
-    return bool(living_workers(records.store)) or has_parts(records)
+    return any(worker.share != REPLACING for worker in living_workers(records.store)) or has_parts(records)
 
 
 def has_parts(records: JobRecords) -> bool:

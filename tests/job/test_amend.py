@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -455,6 +456,57 @@ def test_nobody_amends_what_is_worked_on_and_shards_share_what_is_amended(tmp_pa
     run(source, out, accept_changes=True, sharing=Sharing((1, 2), **expiring), on_rows=on_rows)
     assert refused
     run(source, out, accept_changes=True)
+    assert_undisturbed(source, out)
+
+
+@pytest.mark.parametrize(("when", "flag"), [("planned", True), ("planned", False), ("fate_of", True)])
+def test_shares_that_find_the_source_amended_meanwhile_go_on_with_that(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, when: str, flag: bool
+) -> None:
+    out, begun, really = tmp_path / "out", [], getattr(open_job, when)
+    run(source, out, sharing=Sharing((1, 2)))
+    CHANGES["all"][0](source)
+
+    def overtaken(*given: Any) -> Any:
+        if not begun:
+            begun.append(True)
+            run(source, out, accept_changes=True, sharing=Sharing((1, 2)))
+        return really(*given)
+
+    monkeypatch.setattr(open_job, when, overtaken)
+    run(source, out, accept_changes=flag, sharing=Sharing((2, 2)))
+    assert begun
+    assert_undisturbed(source, out)
+
+
+def test_who_comes_while_another_one_amends_waits_for_it(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, waits, replacing = tmp_path / "out", threading.Event(), open_job.replacing
+    run(source, out)
+    CHANGES["all"][0](source)
+    slow, expiring = [], {"expiry_seconds": 1.0}
+
+    @contextmanager
+    def slowly(*given: Any) -> Iterator[Any]:
+        with replacing(*given) as lease:
+            if not slow:
+                slow.append(True)
+                assert waits.wait(60)
+            yield lease
+
+    def wait(*given: Any) -> None:
+        waits.set()
+        wait_until_free(*given)
+
+    wait_until_free = open_job.wait_until_free
+    monkeypatch.setattr(open_job, "replacing", slowly)
+    monkeypatch.setattr(open_job, "wait_until_free", wait)
+    with ThreadPoolExecutor(2) as threads:
+        shares = [Sharing((number, 2), **expiring) for number in (1, 2)]
+        for done in [threads.submit(run, source, out, accept_changes=True, sharing=share) for share in shares]:
+            done.result()
+    assert waits.is_set()
     assert_undisturbed(source, out)
 
 

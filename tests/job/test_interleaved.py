@@ -120,7 +120,22 @@ def the_same_twice_and_a_restart(plans: dict[int, Plan], choices: Choices, is_ex
     bucket.end()
 
 
-SCENES = [two_different_jobs, two_restarts_and_a_rerun, the_same_twice_and_a_restart]
+def shares_in_place_of_a_job_without_parts(plans: dict[int, Plan], choices: Choices, is_exact: bool = True) -> None:
+    bucket = Bucket(plans, is_exact)
+    assert bucket.play([Command("A", plans[3])], []) == ["done"]
+    for key in [key for key in bucket.objects.held if key.startswith(("out/_SUCCESS", "out/part-"))]:
+        del bucket.objects.held[key]
+    ends = bucket.play([Command("B", plans[2], share=(share, 3)) for share in (1, 2, 3)], choices)
+    assert not any("job that differs" in end for end in ends), ends
+    bucket.end()
+
+
+SCENES = [
+    two_different_jobs,
+    two_restarts_and_a_rerun,
+    the_same_twice_and_a_restart,
+    shares_in_place_of_a_job_without_parts,
+]
 
 
 @pytest.mark.parametrize("examples", FEW_AND_MANY)

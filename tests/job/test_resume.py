@@ -37,7 +37,7 @@ from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import default_mesh, environment, environment_of
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
-from scanrnn_dist.job import JobReport, MemoryShares, attempt, held_share
+from scanrnn_dist.job import JobReport, MemoryShares, attempt, held_share, open_job
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.in_order import Stream
@@ -313,6 +313,37 @@ def test_a_job_of_which_nothing_was_done_gives_way_to_another(tmp_path: Path, so
     assert featurize(source, out, encoder_of(seed=9), rows_per_part=10).rows_before == 0
     assert verify(out, sample=8).rows == ROWS
     assert any("/units-" in name for name in clean(out).names)  # of the job that gave way
+
+
+@pytest.mark.parametrize("when", ["fate_of", "replacing"])
+@pytest.mark.parametrize("it", ["is begun", "is only recorded"])
+def test_of_two_shares_whose_job_takes_the_place_of_another_the_slower_one_goes_on_with_it(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, when: str, it: str
+) -> None:
+    out, begun, really = tmp_path / "out", [], getattr(open_job, when)
+    with pytest.raises(StoppedError):
+        featurize(source, out, rows_per_part=10, on_rows=stop_after(1, StoppedError("SIGTERM")))
+    told: list[str] = []
+
+    def run(share: int, folder: Any, **options: Any) -> JobReport:
+        return featurize(source, folder, rows_per_part=5, sharing=Sharing((share, 2)), **options)
+
+    def overtaken(*given: Any) -> Any:
+        if not begun:
+            begun.append(True)
+            if it == "is begun":
+                run(1, out)
+            else:
+                with pytest.raises(StoppedError):
+                    run(1, out, on_rows=stop_after(1, StoppedError("SIGTERM")))
+            told.clear()
+        return really(*given)
+
+    monkeypatch.setattr(open_job, when, overtaken)
+    assert run(2, watched(out, lambda kind, name: told.append(f"{kind} {name}"))).rows
+    assert begun and "delete __scanrnn/job.json" not in told
+    run(1, out)
+    assert verify(out, sample=0).rows == ROWS
 
 
 def test_a_job_that_gives_way_leaves_no_list_of_parts(tmp_path: Path, source: Path, finished: Path) -> None:
