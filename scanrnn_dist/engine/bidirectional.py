@@ -156,8 +156,7 @@ class _Batch:
         first_row: the number of its first row in the layer's runs.
         numbers: `(n,)`, of the rows in the stream.
         carries: `(n, carry_features)` for each direction of the layers to come; empty where rows bring none.
-        given: of every row, what both directions give side by side, `(..., F)`; vectors are rows of one step.
-        apart: `(n, F / 2)` of each direction that gives several parts, which then stand between those of the other.
+        given: of every row, what both directions give, `(..., F)`; vectors are rows of one step.
         halves: `(n,)`, how many directions are through with a row.
         unfinished: rows that are not finished in both.
     """
@@ -166,7 +165,6 @@ class _Batch:
     numbers: np.ndarray
     carries: list[np.ndarray]
     given: Ragged
-    apart: list[np.ndarray | None]
     halves: np.ndarray
     unfinished: int
 
@@ -177,8 +175,14 @@ class _LayerRun:
     def __init__(self, directions: Sequence[Engine | NativeEngine], memory_bytes: int | None) -> None:
         self.runs = tuple(part.run(memory_bytes, is_backward=nth == 1) for nth, part in enumerate(directions))
         self._gives_steps = directions[0].gives_steps
-        self._widths = [direction.out_features for direction in directions]
-        self._places = _places([direction.encoder.readout_widths for direction in directions])
+        widths = [direction.encoder.readout_widths for direction in directions]
+        forward, self._width = sum(widths[0]), sum(map(sum, widths))
+        self._columns = slice(forward), slice(forward, None)  # of each direction, until a row is finished in both
+        # A row of several parts then gets its columns in the order of `join_directions`.
+        begins = running_sums(np.ravel(widths))[:-1].reshape(2, -1)
+        parts = zip(np.ravel(begins, order="F"), np.ravel(widths, order="F"), strict=True)
+        order = np.concatenate([np.arange(begin, begin + width) for begin, width in parts])
+        self._order = None if len(widths[0]) == 1 else order
         self._batches: list[_Batch] = []
 
     @property
@@ -202,27 +206,22 @@ class _LayerRun:
         """
         n = len(numbers)
         offsets = running_sums(values.lengths if self._gives_steps else np.ones(n, np.int64))
-        given = Ragged(np.empty((offsets[-1], sum(self._widths)), np.float32) if out is None else out, offsets)
-        is_one_part = [len(places) == 1 for places in self._places]  # as outputs of steps are
-        apart = [
-            None if is_one else np.empty((n, width), np.float32)
-            for is_one, width in zip(is_one_part, self._widths, strict=True)
-        ]
+        given = Ragged(np.empty((offsets[-1], self._width), np.float32) if out is None else out, offsets)
         first = self.runs[0].statistics.rows
-        self._batches.append(_Batch(first, numbers, carries[2:], given, apart, np.zeros(n, np.int8), n))
-        for run, own, half, places in zip(self.runs, carries[:2] or (None, None), apart, self._places, strict=True):
-            run.submit(values, carries=own, out=given.values[:, places[0][1]] if half is None else half)
+        self._batches.append(_Batch(first, numbers, carries[2:], given, np.zeros(n, np.int8), n))
+        for run, own, columns in zip(self.runs, carries[:2] or (None, None), self._columns, strict=True):
+            run.submit(values, carries=own, out=given.values[:, columns])
 
     def advance(self, more: bool) -> list[tuple[_Batch, np.ndarray]]:
         """Advance both directions; which rows of which batches are now finished in both."""
         done: list[tuple[_Batch, np.ndarray]] = []
-        for direction, run in enumerate(self.runs):
+        for run in self.runs:
             for rows in run.advance(more and (run.wants_rows or run.has_window)):
-                done += self._finished(direction, np.sort(rows))
+                done += self._finished(np.sort(rows))
         self._batches = [batch for batch in self._batches if batch.unfinished]
         return done
 
-    def _finished(self, direction: int, rows: np.ndarray) -> list[tuple[_Batch, np.ndarray]]:
+    def _finished(self, rows: np.ndarray) -> list[tuple[_Batch, np.ndarray]]:
         """Take note of rows that rise; those, batch by batch, whose other half was there already."""
         done = []
         bounds = np.searchsorted(rows, [batch.first_row for batch in self._batches])
@@ -230,13 +229,12 @@ class _LayerRun:
             if begin == end:
                 continue
             nth = rows[begin:end] - batch.first_row
-            if (half := batch.apart[direction]) is not None:
-                for source, target in self._places[direction]:
-                    batch.given.values[nth, target] = half[nth, source]
             batch.halves[nth] += 1
             whole = nth[batch.halves[nth] == 2]
             batch.unfinished -= len(whole)
             if len(whole):
+                if self._order is not None:
+                    batch.given.values[whole] = batch.given.values[np.ix_(whole, self._order)]
                 done.append((batch, whole))
         return done
 
@@ -248,16 +246,3 @@ def _joined(done: list[tuple[_Batch, np.ndarray]]) -> tuple[np.ndarray, Ragged, 
     carries = zip(*([carry[nth] for carry in batch.carries] for batch, nth in done), strict=True)
     whole = values[0] if len(values) == 1 else joined(values, values[0].in_features)
     return numbers, whole, [np.concatenate(parts) for parts in carries]
-
-
-def _places(widths: Sequence[Sequence[int]]) -> list[list[tuple[slice, slice]]]:
-    """For each direction, where its parts of the readout stand in its own features, and where in those of both.
-
-    Both together have the first part of each direction, then the second of each, as of `join_directions`.
-    """
-    both = running_sums(np.ravel(widths, order="F"))
-    places = []
-    for direction, own in enumerate(map(running_sums, map(np.array, widths))):
-        targets = zip(both[direction:-1:2], both[direction + 1 :: 2], strict=True)
-        places.append([(slice(*source), slice(*target)) for source, target in zip(pairwise(own), targets, strict=True)])
-    return places
