@@ -1,16 +1,13 @@
 """Rows that wait for the native kernel: which of them go next. Numpy only.
 
-The kernel gives the next row to whichever lane is free, so there is nothing to lay out; only the order matters, and
-only at the end: a long row that begins late is all that is left.
+The kernel gives the next row to whichever lane is free, so there is nothing to lay out; only the order matters.
 """
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 
-from scanrnn_dist.engine.schedule import LONG_SHARE
+from scanrnn_dist.engine.long_first import LongFirst, joined
 
 ROW = np.dtype(
     [("x", "<u8"), ("carry", "<u8"), ("steps_to", "<u8"), ("features", "<u8"),
@@ -47,11 +44,7 @@ def address_of(queue: np.ndarray) -> np.ndarray:
 
 
 class RowQueue:
-    """Rows in the order in which they go.
-
-    That is the order in which they came; but those of more than `long_steps` go before all others, and once no more
-    rows are to come, so do those that are long for what is left, the longest first. So the end of a job does not wait
-    for one lane, and few rows ever wait for a later one.
+    """Rows in the order in which they go, as of `LongFirst`; those of more than `long_steps` are long.
 
     Example:
         >>> queue = RowQueue(lanes=1, long_steps=100)
@@ -64,22 +57,14 @@ class RowQueue:
 
     def __init__(self, lanes: int, long_steps: int) -> None:
         self.rows = self.steps = 0  # that wait; a row without steps counts as one
-        self._lanes, self._long_steps = lanes, long_steps
-        self._groups: deque[np.ndarray] = deque()
-        self._sorted_above = 0
+        self._lanes = lanes
+        self._order = LongFirst("left", long_steps)
 
     def add(self, rows: np.ndarray) -> None:
         """Append rows, `(n,)` of `ROW`."""
         self.rows += len(rows)
         self.steps += int(np.maximum(rows["left"], 1).sum())
-        self._sorted_above = 2**62
-        is_long = rows["left"] > self._long_steps
-        if is_long.any():  # behind the long ones that came before
-            shorter = (nth for nth, group in enumerate(self._groups) if group["left"][0] <= self._long_steps)
-            self._groups.insert(next(shorter, len(self._groups)), rows[is_long])
-            rows = rows[~is_long]
-        if len(rows):
-            self._groups.append(rows)
+        self._order.add(rows)
 
     def take(self, most_steps: int, most_rows: int, more: bool, least_rows: int = 0) -> np.ndarray:
         """The next rows: at most so many, and no more than it takes to have so many steps.
@@ -87,39 +72,22 @@ class RowQueue:
         But `least_rows`, if there are, however many steps they have. With `more`, rows are still to come.
         """
         if not more:
-            self._sort()
-        taken = [np.empty(0, ROW)]
-        while self._groups and (most_steps > 0 or least_rows > 0) and most_rows > 0:
-            group = self._groups.popleft()
+            self._order.sort(self.steps // self._lanes)
+        taken, groups = [np.empty(0, ROW)], self._order.groups
+        while groups and (most_steps > 0 or least_rows > 0) and most_rows > 0:
+            group = groups.popleft()
             ends = np.cumsum(np.maximum(group["left"][:most_rows], 1))
             n = min(max(int(np.searchsorted(ends, most_steps)) + 1, least_rows), len(ends))
             taken.append(group[:n])
             most_rows, most_steps, least_rows = most_rows - n, most_steps - int(ends[n - 1]), least_rows - n
             self.rows, self.steps = self.rows - n, self.steps - int(ends[n - 1])
             if n < len(group):
-                self._groups.appendleft(group[n:])
-        return np.concatenate(taken)
+                groups.appendleft(group[n:])
+        return joined(taken)
 
     def give_back(self, rows: np.ndarray) -> None:
         """Rows that were taken, and did not go; they go next."""
         self.rows += len(rows)
         self.steps += int(np.maximum(rows["left"], 1).sum())
         if len(rows):
-            self._groups.appendleft(rows)
-
-    def _sort(self) -> None:
-        """Let the rows go first, longest first, that could keep a lane busy after the others have ended.
-
-        As what is left shrinks, more of them are; each time it has halved they are sorted anew.
-        """
-        above = self.steps // self._lanes // LONG_SHARE
-        if self._groups and above <= self._sorted_above // 2:
-            waiting = np.concatenate(self._groups)
-            left = waiting["left"]
-            is_long = left > above
-            if is_long.any():
-                long = waiting[is_long]
-                order = np.argsort(-long["left"], kind="stable")
-                waiting = np.concatenate([long[order], waiting[~is_long]])
-            self._groups = deque([waiting])
-            self._sorted_above = above
+            self._order.groups.appendleft(rows)

@@ -131,7 +131,7 @@ def test_no_step_is_lost_on_the_way_through_smaller_windows(
     tape.add(starts, np.array(lengths, np.int64))
     while tape.blocks_left:
         shape = next_shape(shapes, devices, tape.blocks_waiting, tape.rows_cut, tape.blocks_left)
-        longest = max(tape._cut.blocks.tolist() + [max(group.blocks) for group in tape._groups])
+        longest = max(tape._cut["blocks"].tolist() + [int(group["blocks"].max()) for group in tape._order.groups])
         assert tape.longest_blocks == longest and tape.rows_cut == sum(row is not None for row in player.working)
         if devices * shape.lanes != tape.lanes:
             before, after = tape.move(devices, shape.lanes)
