@@ -60,8 +60,7 @@ class Encoder(nnx.Module):
     Raises:
         ConfigError: no cells, sizes that do not fit together, complex outputs or carries, cells that change variables
             where `scan` is `"lax"` or change a PRNG key, or a subclass with a method that nobody would call:
-            `initial_state`, `step` or `readout` where there are two directions, `step` where `scan` is `"nnx"`,
-            `readout` where it is `"steps"`.
+            `initial_state`, `step` or `readout` where there are two directions, `readout` where it is `"steps"`.
 
     Example:
         >>> import numpy as np
@@ -335,7 +334,6 @@ class Encoder(nnx.Module):
         own = own_methods(self)
         for what, is_so, not_called in (
             ("bidirectional layers", self.is_bidirectional, own),
-            ("scan='nnx'", self.scan == "nnx", own & {"step"}),
             ("readout='steps'", self.gives_steps, own & {"readout"}),
         ):
             if is_so and not_called:

@@ -30,9 +30,6 @@ class State(NamedTuple):
     pools: dict[str, jax.Array]
 
 
-Step = Callable[[State, jax.Array], tuple[State, jax.Array]]
-
-
 def stepped(layers: Any, state: State, x_t: jax.Array) -> tuple[State, jax.Array]:
     """The state after one step `x_t (D,)`, and the last layer's output, flat; variables change in `layers` alone."""
     carries, y = [], x_t
@@ -153,35 +150,15 @@ def sequence_features(encoder: Any, x: jax.Array, length: Any, carry: jax.Array 
         return _both_directions(encoder, x, length, carry)
     t = jnp.arange(len(x))
     x = jnp.where((t < length)[:, None], x, 0)  # or a NaN beyond the end would reach the gradients, as 0 * NaN
-    scan = _nnx_scan if encoder.scan == "nnx" else _lax_scan
-    final, steps = scan(encoder, encoder.initial_state(carry), (t < length, x))
+    state = encoder.initial_state(carry)
+    final, steps = jax.lax.scan(lambda state, at: _masked_step(encoder, state, *at), state, (t < length, x))
     return encoder.readout(final) if steps is None else at_least_float32(steps)
 
 
-def _lax_scan(encoder: Any, state: State, at: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array | None]:
-    """The final state, and the outputs of all steps where they are read out."""
-    return jax.lax.scan(lambda state, at: _masked(encoder.step, encoder.gives_steps, state, *at), state, at)
-
-
-def _nnx_scan(encoder: Any, state: State, at: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array | None]:
-    """The same by `nnx.scan`, for cells that change variables of their own; those of the encoder stay as they are."""
-    axes: Any = nnx.StateAxes({variables_at(encoder.changing): nnx.Carry, ...: None})  # type: ignore[arg-type]
-
-    def step(layers: Any, state: State, at: tuple[jax.Array, jax.Array]) -> Any:
-        return _masked(lambda state, x_t: stepped(layers, state, x_t), encoder.gives_steps, state, *at)
-
-    is_real, x = at
-    x = x if encoder.step_input is None else jax.vmap(encoder.step_input)(x)
-    lift = nnx.scan(step, in_axes=(axes, nnx.Carry, 0), out_axes=(nnx.Carry, 0))
-    return lift(nnx.clone(encoder.layers), state._replace(variables=None), (is_real, x))
-
-
-def _masked(
-    step: Step, gives_steps: bool, state: State, is_real: jax.Array, x_t: jax.Array
-) -> tuple[State, jax.Array | None]:
+def _masked_step(encoder: Any, state: State, is_real: jax.Array, x_t: jax.Array) -> tuple[State, jax.Array | None]:
     """A step that counts only where it is real; its output only where all are read out."""
-    new, y = step(state, x_t)
-    return chosen(is_real, new, state), jnp.where(is_real, y, 0) if gives_steps else None
+    new, y = encoder.step(state, x_t)
+    return chosen(is_real, new, state), jnp.where(is_real, y, 0) if encoder.gives_steps else None
 
 
 def _both_directions(encoder: Any, x: jax.Array, length: Any, carry: jax.Array | None) -> jax.Array:

@@ -291,23 +291,13 @@ def test_the_first_layer_of_a_seed_is_that_of_the_specification() -> None:
     assert Encoder(stack.layers[0]).fingerprint == alone.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("bidirectional", "readout"),
-    [
-        (False, "steps"),
-        *(
-            pytest.param(*case, marks=SOAK)
-            for case in [(True, "last+mean+max"), (True, "steps"), (False, "last+mean+max"), (False, "last")]
-        ),
-    ],
-)
-def test_nnx_scan_equals_lax_scan_for_cells_that_change_nothing(bidirectional: bool, readout: str) -> None:
+@pytest.mark.parametrize("bidirectional", [False, pytest.param(True, marks=SOAK)])
+def test_nnx_scan_equals_lax_scan_for_cells_that_change_nothing(bidirectional: bool) -> None:
     one, other = (
-        Encoder.from_seed(0, D, H, cell="lstm", num_layers=2, readout=readout, bidirectional=bidirectional, scan=scan)
+        at_once(Encoder.from_seed(0, D, H, num_layers=2, bidirectional=bidirectional, scan=scan), ROWS[4])
         for scan in ("lax", "nnx")
     )
-    ours, theirs = at_once(one, ROWS[4]), at_once(other, ROWS[4])
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-7)  # compiled apart: last bits
+    np.testing.assert_array_equal(one, other)
 
 
 def test_own_variables_start_anew_with_every_row_and_stay_as_they_were() -> None:
@@ -315,6 +305,16 @@ def test_own_variables_start_anew_with_every_row_and_stay_as_they_were() -> None
     grown = ROWS[4] * (1 + 0.5 * np.arange(len(ROWS[4]), dtype=np.float32))[:, None]
     plain = Encoder(drawn(nnx.GRUCell, D, H), readout="last+mean")
     np.testing.assert_allclose(encoder(ROWS[4]), at_once(plain, grown), rtol=0, atol=TOLERANCE)
+    assert float(encoder.cell.steps[...]) == 1.0
+
+    @nnx.jit
+    @nnx.grad
+    def gradient(encoder: Encoder, x: jax.Array) -> jax.Array:
+        return (encoder(x) ** 2).sum()
+
+    ours, theirs = (jax.tree.leaves(gradient(*given)) for given in ((encoder, ROWS[4]), (plain, grown)))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)  # sums over steps whose inputs are up to 20
     assert float(encoder.cell.steps[...]) == 1.0
 
 
@@ -361,7 +361,6 @@ def test_cells_of_complex_numbers_are_refused(where: str, readout: str) -> None:
         (Doubled, {"bidirectional": True}, "bidirectional layers: readout"),
         (Halved, {"bidirectional": True}, "bidirectional layers: step"),
         (Begun, {"bidirectional": True}, "bidirectional layers: initial_state"),
-        (Halved, {"scan": "nnx"}, "scan='nnx': step"),
         (Doubled, {"readout": "steps"}, "readout='steps': readout"),
     ],
 )
@@ -385,7 +384,7 @@ def test_help_shows_the_arguments_of_the_class_and_those_of_a_call() -> None:
 
 
 def test_methods_of_a_subclass_that_are_called_are_taken() -> None:
-    for kind in (Doubled, Begun):
+    for kind in (Doubled, Begun, Halved):
         one, other = (at_once(kind.from_seed(0, D, H, scan=scan), ROWS[4]) for scan in ("lax", "nnx"))
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-7)  # compiled apart: last bits
     halved, plain = (kind.from_seed(0, D, H, readout="steps") for kind in (Halved, Encoder))
