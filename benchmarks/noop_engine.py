@@ -27,10 +27,13 @@ class Traffic:
 
 
 class Nothing:
-    """Stands for an array on the devices that nobody computed: zeros, which take no memory."""
+    """Stands for an array on the devices that nobody computed: all rows are the same numbers, which take no memory.
+
+    The features of a row differ, as of a real program: from features that are all alike nobody learns of its bits.
+    """
 
     def __init__(self, traffic: Traffic, shape: tuple[int, ...], dtype: Any) -> None:
-        self._traffic, self._zeros = traffic, np.broadcast_to(np.zeros((), dtype), (1, *shape[1:]))
+        self._traffic, self._rows = traffic, np.broadcast_to(np.arange(shape[-1], dtype=dtype), (1, *shape[1:]))
         self.addressable_shards = [_Shard(self, (slice(device, device + 1),)) for device in range(shape[0])]
 
     def is_ready(self) -> bool:
@@ -44,12 +47,12 @@ class Nothing:
         """Counted when it is looked at."""
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return np.broadcast_to(self._zeros, (len(self.addressable_shards), *self._zeros.shape[1:]))[index]
+        return np.broadcast_to(self._rows, (len(self.addressable_shards), *self._rows.shape[1:]))[index]
 
     def looked_at(self) -> np.ndarray:
         """One device's part, which has travelled to the host then."""
-        self._traffic.bytes_fetched += self._zeros.nbytes
-        return self._zeros
+        self._traffic.bytes_fetched += self._rows.nbytes
+        return self._rows
 
 
 class _Shard:

@@ -51,7 +51,7 @@ WORTH_ON_ACCELERATORS = Worth(least=0, filled=2e11, few=1e13)
 """Not measured: 20 ms and 1 s of a device that does 1e13 a second. Compiling takes longer than the former, but a
 compilation cache keeps the programs, and all devices of a job wait for its last rows."""
 
-SameBits = Callable[[CompiledWindow, CompiledWindow], bool]
+SameBits = Callable[[CompiledWindow, CompiledWindow], bool | None]
 
 
 @dataclass
@@ -132,7 +132,7 @@ class SmallerPrograms:
     Args:
         engine: the usual one.
         worth: when smaller ones are worth it; what suits the devices when None.
-        same_bits: tells whether two programs give the same bits.
+        same_bits: tells whether two programs give the same bits; None where these weights do not show it.
     """
 
     def __init__(
@@ -186,12 +186,12 @@ class SmallerPrograms:
         return known.wasted_flop >= (limits.filled if has_filled else limits.few) or bool(known.same_bits)
 
     def _program(self, shape: WindowShape) -> CompiledWindow | None:
-        """The program of a shape; None where it gives other bits than the usual one."""
+        """The program of a shape; None where it gives other bits than the usual one, or these weights do not show."""
         if shape not in self._programs and self._known.same_bits.get(shape, True):
             program = self._usual.with_shape(shape)
             self._compilations += program.compilations
-            if shape not in self._known.same_bits:
-                self._known.same_bits[shape] = self._same_bits(self._usual, program)
-            if self._known.same_bits[shape]:
+            if shape not in self._known.same_bits and (found := self._same_bits(self._usual, program)) is not None:
+                self._known.same_bits[shape] = found
+            if self._known.same_bits.get(shape):
                 self._programs[shape] = program
         return self._programs.get(shape)

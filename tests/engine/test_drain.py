@@ -140,6 +140,19 @@ def test_the_probe_sees_no_difference_where_there_is_none() -> None:
     assert gives_same_bits(engine, engine) and gives_same_bits(engine, engine.with_shape(engine.shape))
 
 
+@pytest.mark.parametrize("weight", [0.0, np.nan])
+def test_weights_whose_features_are_all_alike_tell_nothing_of_others(weight: float) -> None:
+    encoder = Encoder.from_seed(0, D, H)
+    alike = jax.tree.map(lambda array: jax.device_put(np.full_like(array, weight)), nnx.state(encoder))
+    nnx.update(encoder, alike)
+    run = Run(CompiledWindow(encoder, default_mesh(), SHAPE))
+    run._smaller = EAGER(run.engine)
+    run.submit(Ragged.from_sequences(rows()[:1]))
+    run.results()
+    run.close()
+    assert run.engine.shape == SHAPE and not known_of(run.engine).same_bits
+
+
 def test_few_lanes_are_narrow_already() -> None:
     shape = WindowShape(2 * DRAIN_LANES - 1, 4, 16)
     assert drain_shapes(shape) == [shape]
