@@ -83,6 +83,12 @@ class EncoderOnDevices(Computation):
             self._shape = replace(window_shape_for(self.encoder, self.mesh, kernel=self.kernel), **self._sizes)
         return self._shape
 
+    def fit(self) -> WindowShape:
+        """The shape of the windows, after it was tried out on the devices; lanes that were chosen are not."""
+        if "lanes" not in self._sizes:
+            self._shape = fitting_shape(self.encoder, self.mesh, self.shape)
+        return self.shape
+
     def is_known(self, job: Mapping[str, Any]) -> bool:
         window = job["window"]
         is_shape = all(window[name] == number for name, number in self._sizes.items())
@@ -99,8 +105,8 @@ class EncoderOnDevices(Computation):
             recorded = like["environment"]["kernel"]
             if recorded == "xla" or not why_no_native(self.encoder, self.mesh):
                 self._kernel = self._kernel or recorded
-        elif "lanes" not in self._sizes:
-            self._shape = fitting_shape(self.encoder, self.mesh, self.shape)
+        else:
+            self.fit()
         return {
             "encoder": {"fingerprint": self.encoder.fingerprint, "architecture": self.encoder.architecture},
             "window": asdict(self.shape),

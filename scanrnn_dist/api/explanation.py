@@ -159,8 +159,8 @@ def measured_gflops(computation: EncoderOnDevices, sample: list[Ragged]) -> floa
     wanted = min(_MEASURED_STEPS, _MEASURED_FLOPS / computation.encoder.flops_per_step)
     rounds = math.ceil(wanted / steps)
     repeated = (sample * min(rounds, max(1, _MOST_CHUNKS // len(sample))))[: max(len(sample), _MOST_CHUNKS)]
-    shape, kernel = computation.shape, computation.kernel
-    return measure(computation.encoder, repeated, computation.mesh, [shape], 1, kernel)[0].gflops
+    kernel = computation.kernel
+    return measure(computation.encoder, repeated, computation.mesh, [computation.fit()], 1, kernel)[0].gflops
 
 
 def _seconds(computing: float, nbytes: float, parts: int) -> float:

@@ -17,7 +17,15 @@ from dataclasses import dataclass
 from jax.sharding import Mesh
 
 from scanrnn_dist.encoder import Encoder, checked_encoder
-from scanrnn_dist.engine import build_engine, checked_mesh, chosen_kernel, known_kind, window_shape_for
+from scanrnn_dist.engine import (
+    build_engine,
+    checked_mesh,
+    chosen_kernel,
+    fitting_shape,
+    known_kind,
+    refusal,
+    window_shape_for,
+)
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.job import Plan
 from scanrnn_dist.observe import as_text
@@ -150,7 +158,7 @@ def tune(
     """
     mesh = checked_mesh(mesh)
     kernel = chosen_kernel(checked_encoder(encoder), mesh, kernel)
-    best = start or window_shape_for(encoder, mesh, kernel=kernel)
+    best = start or fitting_shape(encoder, mesh, window_shape_for(encoder, mesh, kernel=kernel))
     measured: list[Measured] = []
     gain = 1.0
     if candidates is None:
@@ -161,9 +169,14 @@ def tune(
     if not candidates:
         measured = measure(encoder, sample, mesh, [best], rounds, kernel)
     for field, values in candidates.items():
-        shapes = [best, *(dataclasses.replace(best, **{field: value}) for value in values)]
-        shapes = sorted(set(shapes), key=lambda shape: int(getattr(shape, field)))
-        say(f"{field.replace('_', ' ')}: {', '.join(str(getattr(shape, field)) for shape in shapes)}")
+        all_shapes = {best, *(dataclasses.replace(best, **{field: value}) for value in values)}
+        named, shapes = field.replace("_", " "), []
+        for shape in sorted(all_shapes, key=lambda shape: int(getattr(shape, field))):
+            if shape != best and (said := refusal(encoder, mesh, shape)):
+                say(f"{named}: {getattr(shape, field)} do not fit the memory of the devices: {said}")
+            else:
+                shapes.append(shape)
+        say(f"{named}: {', '.join(str(getattr(shape, field)) for shape in shapes)}")
         found = measure(encoder, sample, mesh, shapes, rounds, kernel)
         current = next(one for one in found if one.shape == best)
         fastest = max(found, key=lambda one: one.gain_over(current))

@@ -47,6 +47,6 @@ def bench(
     sample = read_sample(planned, on_devices.encoder)
     told = given(candidates=None if tune else {}, rounds=rounds)
     shown = tune_shape(
-        on_devices.encoder, sample, start=on_devices.shape, kernel=on_devices.kernel, say=to_stderr, **told
+        on_devices.encoder, sample, start=on_devices.fit(), kernel=on_devices.kernel, say=to_stderr, **told
     )
     print_result(shown, as_json)

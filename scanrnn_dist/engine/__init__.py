@@ -7,7 +7,7 @@ from scanrnn_dist.engine.building import build_engine, chosen_kernel, why_no_nat
 from scanrnn_dist.engine.compilation_cache import use_compilation_cache
 from scanrnn_dist.engine.engine import Engine, NativeEngine
 from scanrnn_dist.engine.environment import environment_of
-from scanrnn_dist.engine.fitting import fitting_shape
+from scanrnn_dist.engine.fitting import fitting_shape, refusal
 from scanrnn_dist.engine.lowering import lowered_window
 from scanrnn_dist.engine.mesh import AXIS, checked_mesh, default_mesh, replicated, sharded
 from scanrnn_dist.engine.native import native_window_bytes

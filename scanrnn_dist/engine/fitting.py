@@ -29,12 +29,10 @@ logger = logging.getLogger("scanrnn_dist")
 def fitting_shape(encoder: Encoder, mesh: Mesh, shape: WindowShape) -> WindowShape:
     """The `shape`, with half of its lanes as often as the devices run out of memory.
 
-    On CPU it is the shape as it is: its windows are small, and its memory is that of the host.
-
     Raises:
         ConfigError: not even `LEAST_LANES` fit.
     """
-    while device_kind(mesh) != "cpu" and (said := _refusal(encoder, mesh, shape)):
+    while said := refusal(encoder, mesh, shape):
         fewer = replace(shape, lanes=shape.lanes // 2)
         if fewer.lanes < LEAST_LANES:
             raise ConfigError(
@@ -46,8 +44,13 @@ def fitting_shape(encoder: Encoder, mesh: Mesh, shape: WindowShape) -> WindowSha
     return shape
 
 
-def _refusal(encoder: Encoder, mesh: Mesh, shape: WindowShape) -> str:
-    """What the compiler or a device says where a shape does not fit; nothing where it does."""
+def refusal(encoder: Encoder, mesh: Mesh, shape: WindowShape) -> str:
+    """What the compiler or a device says where a shape does not fit; nothing where it does.
+
+    A CPU is not asked: its windows are small, and its memory is that of the host.
+    """
+    if device_kind(mesh) == "cpu":
+        return ""
     try:
         _try_out(_windows_of(encoder, mesh, shape))
     except jax.errors.JaxRuntimeError as error:

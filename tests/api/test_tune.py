@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,6 +64,25 @@ def test_what_is_not_clearly_faster_replaces_nothing(monkeypatch: pytest.MonkeyP
 def test_what_is_faster_in_some_rounds_only_replaces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     result = tuned(monkeypatch, lambda shape, nth: 100.0 if shape == START else (150.0 if nth < 5 else 90.0))
     assert (result.best, result.gain) == (START, 0)
+
+
+def test_shapes_that_do_not_fit_the_devices_are_left_out_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def try_out(shape: WindowShape) -> None:
+        if shape.lanes > 100:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: it is full")
+
+    monkeypatch.setattr("scanrnn_dist.engine.fitting.device_kind", lambda mesh: "gpu")
+    monkeypatch.setattr("scanrnn_dist.engine.fitting._windows_of", lambda encoder, mesh, shape: shape)
+    monkeypatch.setattr("scanrnn_dist.engine.fitting._try_out", try_out)
+    monkeypatch.setattr(tune, "window_shape_for", lambda *told, **options: WindowShape(256, 4, 8))
+    monkeypatch.setattr(tune, "measure", fake_measure(lambda shape, nth: 100.0 * shape.lanes))
+    said: list[str] = []
+    result = tune.tune(encoder_of(), SAMPLE, mesh_of(1), kernel="xla", say=said.append)
+    assert result.measured[3].shape.lanes == 64 and result.best.lanes == 96
+    assert said[:2] == [
+        "lanes: 128 do not fit the memory of the devices: RESOURCE_EXHAUSTED: it is full",
+        "lanes: 16, 32, 48, 64, 96",
+    ]
 
 
 def test_a_machine_that_slows_down_slows_all_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
