@@ -52,3 +52,21 @@ class Scaled(nnx.GRUCell):
     def __call__(self, carry: Any, inputs: Any) -> Any:
         """One step on the scaled inputs."""
         return super().__call__(carry, inputs * self.scale[...])
+
+
+class Gain:
+    """A number that stands in an ordinary object, where flax does not see it change."""
+
+    factor = 1.0
+
+
+class Configured(nnx.SimpleCell):
+    """A cell that computes with an object of somebody's own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gain = Gain()
+
+    def __call__(self, carry: Any, inputs: Any) -> Any:
+        """One step on the inputs times the gain."""
+        return super().__call__(carry, inputs * self.gain.factor)

@@ -9,6 +9,7 @@ from scanrnn_dist.encoder.file import (
     is_key,
     read_safetensors,
     stand_in,
+    structure_of,
     value_of,
     why_no_file,
     without_key,

@@ -301,31 +301,46 @@ def set_variables(encoder: Any, weights: dict[str, np.ndarray], where: str) -> N
 def fingerprint_of(kind: type, encoder: Any) -> str:
     """SHA-256 over architecture and variables; where a file of the class `kind` could not hold it, also its trace."""
     digest = hashlib.sha256(json.dumps(encoder.architecture, sort_keys=True).encode())
-    if why_no_file(kind, encoder) is not None:
-        for traced in _traced(kind, encoder):
-            digest.update(traced)
+    for traced in _traced(kind, encoder):
+        digest.update(traced)
     for name, array in sorted(variables_of(encoder).items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
 
 
+def structure_of(kind: type, encoder: Any) -> tuple[Any, bytes]:
+    """By what compiled programs of encoders are told apart, their variables being arguments: a graphdef, and a hash.
+
+    A graphdef has the attributes of cells, but not what stands in an object or a global that a cell of somebody's own
+    computes with. The hash is over what JAX traces of it now.
+    """
+    digest = hashlib.sha256()
+    for traced in _traced(kind, encoder):
+        digest.update(traced)
+    return nnx.split(encoder)[0], digest.digest()
+
+
 def _traced(kind: Any, encoder: Any) -> Iterator[bytes]:
     """What JAX traces of a whole sequence of two steps, the variables being arguments; and the arrays in it.
 
-    A class with an `initial_state` of its own may do anything with a carry that a row brings, so that is traced too.
+    Nothing where a file of the class `kind` could hold the encoder, whose architecture then says all. A class with an
+    `initial_state` of its own may do anything with a carry that a row brings, so that is traced too.
     """
+    if why_no_file(kind, encoder) is None:
+        return
     graphdef, variables = nnx.split(encoder)
 
     def features(variables: Any, x: jax.Array, carry: jax.Array | None = None) -> jax.Array:
         model = nnx.merge(graphdef, variables)
         return model(x) if carry is None else model(x, None, carry)
 
-    x = jnp.zeros((2, encoder.in_features))
+    float_ = jnp.result_type(float)  # shapes, since an array would lie on the mesh that is set
+    x, carry = (jax.ShapeDtypeStruct(shape, float_) for shape in ((2, encoder.in_features), (encoder.carry_features,)))
     traces = [jax.make_jaxpr(features)(variables, x)]
     if type(encoder).initial_state is not kind.initial_state:
         with suppress(Exception):  # of any kind, of a class that takes no carries
-            traces.append(jax.make_jaxpr(features)(variables, x, jnp.zeros(encoder.carry_features)))
+            traces.append(jax.make_jaxpr(features)(variables, x, carry))
     for trace in traces:
         yield ADDRESS.sub("", str(trace)).encode()
         for array in _arrays_in(trace):

@@ -16,7 +16,7 @@ from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, structure_of
 from scanrnn_dist.engine.compilation_cache import compiled
 from scanrnn_dist.engine.environment import compiler_options
 from scanrnn_dist.engine.kernels import device_scan
@@ -91,7 +91,7 @@ def compiled_window_program(
     leaves, tree = jax.tree.flatten(inputs)
     described = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in leaves)
     widest = str(jnp.result_type(float))  # follows jax_enable_x64
-    key = nnx.split(encoder)[0], shape, mesh, tree, described, is_static, widest
+    key = structure_of(Encoder, encoder), shape, mesh, tree, described, is_static, widest
     try:
         hash(key)
     except TypeError:  # an attribute of the cell has none
@@ -103,10 +103,10 @@ def compiled_window_program(
 
 @lru_cache(maxsize=32)
 def _compiled(
-    graphdef: Any, shape: WindowShape, mesh: Mesh, tree: Any, inputs: tuple[Any, ...], is_static: bool, widest: str
+    structure: Any, shape: WindowShape, mesh: Mesh, tree: Any, inputs: tuple[Any, ...], is_static: bool, widest: str
 ) -> tuple[jax.stages.Compiled, int]:
     """All that the program depends on in, the program and its compilations out."""
     with jax.set_mesh(mesh):  # the caller may have set another one, such as of all processes, and `shard_map` minds
-        program = jax.jit(window_program(graphdef, shape, mesh, is_static), donate_argnums=(2, 3))
+        program = jax.jit(window_program(structure[0], shape, mesh, is_static), donate_argnums=(2, 3))
         lowered = program.lower(*jax.tree.unflatten(tree, inputs))
     return compiled(lowered, compiler_options(mesh))

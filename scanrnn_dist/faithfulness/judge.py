@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, structure_of
 from scanrnn_dist.faithfulness.float64 import FLOAT32_ROUNDOFF, Roundings, evaluate
 
 FLOOR = 1e-6
@@ -67,12 +67,12 @@ class Judge:
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        graphdef, weights = nnx.split(encoder)
+        structure = structure_of(Encoder, encoder)
         try:
-            self._scans = _scans_of(graphdef)
+            self._scans = _scans_of(structure)
         except TypeError:  # an attribute of the cell has no hash
-            self._scans = _Scans(graphdef)
-        self._weights = weights
+            self._scans = _Scans(structure)
+        self._weights = nnx.split(encoder)[1]
         self._gives_steps, self._products = encoder.gives_steps, OPERAND_ROUNDOFF[encoder.precision]
         self._floor = FLOOR * float(jnp.finfo(encoder.pool_dtype).eps) / 2 / FLOAT32_ROUNDOFF
 
@@ -108,7 +108,8 @@ class _Scans:
     roundings, along the first axis.
     """
 
-    def __init__(self, graphdef: Any) -> None:
+    def __init__(self, structure: tuple[Any, bytes]) -> None:
+        graphdef = structure[0]
         self.alone = jax.jit(lambda weights, x, length, carry: nnx.merge(graphdef, weights)(x, length, carry))
         self._programs: dict[Any, Any] = {}
         self.exact = jax.jit(lambda program, leaves: evaluate(program, leaves)[0], static_argnums=0)

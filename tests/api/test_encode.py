@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pyarrow as pa
 import pytest
-from cells import drawn
+from cells import Configured, drawn
 from flax import nnx
 from jax.sharding import AxisType
 
@@ -342,3 +342,11 @@ def test_max_steps_may_be_a_float_and_hides_a_nan_beyond_it() -> None:
 def test_a_bare_cell_is_refused_with_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"Encoder\(nnx.GRUCell\(...\)\)"):
         encode(drawn(nnx.GRUCell, 2, 3), [np.ones((5, 2))])
+
+
+def test_a_cell_that_computes_with_something_else_now_gives_other_features() -> None:
+    encoder = Encoder(drawn(Configured, D, H))
+    for factor in (1.0, 0.5, 1.0):
+        encoder.cell.gain.factor = factor
+        features = encode(encoder, ROWS[:1], window_shape=WindowShape(2, 4, 4))
+        np.testing.assert_allclose(features[0], encoder(ROWS[0]), rtol=0, atol=TOLERANCE)

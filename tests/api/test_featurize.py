@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sources
+from cells import Configured, drawn
 from faults import full, watched
 from holding import hold
 from sources import (
@@ -124,6 +125,15 @@ def test_real_recordings_get_the_features_of_the_specification(
     expected = specification(rows, seed=0, hidden=64)
     assert np.abs(features_of(tmp_path / "out") - expected).max() <= TOLERANCE
     assert (report.rows, report.steps) == (len(rows), sum(map(len, rows)))
+
+
+def test_a_cell_that_computes_with_something_else_now_gives_other_features(tmp_path: Path) -> None:
+    encoder, rows = Encoder(drawn(Configured, D, H)), random_rows([9])
+    source = write_source(tmp_path / "in.parquet", rows)
+    for factor in (1.0, 0.5):
+        encoder.cell.gain.factor = factor
+        featurize(source, tmp_path / str(factor), encoder)
+        np.testing.assert_allclose(features_of(tmp_path / str(factor))[0], encoder(rows[0]), rtol=0, atol=TOLERANCE)
 
 
 def test_features_are_a_fixed_size_list_of_float32_and_the_last_column(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cells import Scaled, drawn
+from cells import Configured, Scaled, drawn
 from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh
 from sources import needs_native
 
 from scanrnn_dist.api import encode
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.encoder import Encoder, structure_of
 from scanrnn_dist.faithfulness import judge as faithfulness
 from scanrnn_dist.faithfulness.float64 import Roundings, evaluate
 from scanrnn_dist.faithfulness.judge import FLOOR, OF_SPECIFICATION, Judge, Judgement, _scans_of, distance_of
@@ -43,10 +43,10 @@ def judge() -> Judge:
 
 def scanned(x: np.ndarray, encoder: Encoder | None = None, carry: Any = None) -> np.ndarray:
     """The specification; rows of up to 16 steps share a compilation."""
-    graphdef, weights = nnx.split(encoder or encoder_of())
+    encoder = encoder or encoder_of()
     padded = np.zeros((max(16, len(x)), D), np.float32)
     padded[: len(x)] = x
-    return np.asarray(_scans_of(graphdef).alone(weights, padded, len(x), carry))
+    return np.asarray(_scans_of(structure_of(Encoder, encoder)).alone(nnx.split(encoder)[1], padded, len(x), carry))
 
 
 def mesh_of(devices: int) -> Mesh:
@@ -158,6 +158,13 @@ def test_the_specification_itself_is_within_what_the_draws_allow(kind: str, monk
         found = Judge(encoder_of())(scanned(x), x)
         ratios.append(found.distance / found.bound)
     assert 0.05 < max(ratios) <= 1
+
+
+def test_a_cell_is_judged_by_what_it_computes_with_now() -> None:
+    encoder, x = Encoder(drawn(Configured, D, H)), rows_like("unit scale", [9])[0]
+    for factor in (1.0, 0.5):
+        encoder.cell.gain.factor = factor
+        assert Judge(encoder)(np.asarray(encoder(x)), x).is_faithful
 
 
 # What does not
