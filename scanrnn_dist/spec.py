@@ -57,12 +57,14 @@ def scan_rnn_forward(seed: float, x: Any, hidden: float, T: float) -> jax.Array:
     if Tt < 0:
         raise ValueError(f"T is {Tt}; expected the number of steps to take, 0 or more.")
     cell = nnx.GRUCell(in_features=x.shape[-1], hidden_features=H, rngs=nnx.Rngs(s))
-    carry = jnp.zeros((H,), jnp.float32)
+    x, carry = x[:Tt], jnp.zeros_like(x, shape=(H,))  # under `shard_map` it varies over the devices as x does
+    if not len(x):  # which `scan` refuses under `disable_jit`
+        return carry
 
     def step(carry: jax.Array, x_t: jax.Array) -> tuple[jax.Array, jax.Array]:
         new_carry, y = cell(carry, x_t)
         return new_carry, y
 
     with jax.default_matmul_precision(MATMUL_PRECISION):
-        final, _ = jax.lax.scan(step, carry, x[:Tt])
+        final, _ = jax.lax.scan(step, carry, x)
     return final.reshape(-1)

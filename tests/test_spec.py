@@ -13,6 +13,8 @@ import numpy as np
 import oracle
 import pytest
 from flax import nnx
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from scanrnn_dist.spec import scan_rnn_forward
 
@@ -93,11 +95,20 @@ def test_another_seed_gives_other_features() -> None:
 
 
 @SOAK  # one compilation for each operation
-def test_it_needs_no_jit() -> None:
+@pytest.mark.parametrize("T", [0, 3])
+def test_it_needs_no_jit(T: int) -> None:
     x = sequence(3, 3)
     with jax.disable_jit():
-        features = scan_rnn_forward(0, x, 4, 3)
-    np.testing.assert_allclose(features, expected(0, x, 4), rtol=0, atol=TOLERANCE)
+        features = scan_rnn_forward(0, x, 4, T)
+    np.testing.assert_allclose(features, expected(0, x[:T], 4), rtol=0, atol=TOLERANCE)
+
+
+def test_sequences_may_be_shared_out_over_devices() -> None:
+    x, rows = np.stack([sequence(5, 3), sequence(5, 3) / 2]), P("data")
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2], axis_types=(AxisType.Auto,))
+    forward = jax.shard_map(lambda x: scan_rnn_forward(0, x[0], 4, 5)[None], mesh=mesh, in_specs=rows, out_specs=rows)
+    for found, row in zip(jax.jit(forward)(x), x, strict=True):
+        np.testing.assert_allclose(found, expected(0, row, 4), rtol=0, atol=TOLERANCE)
 
 
 def test_a_negative_T_is_refused() -> None:

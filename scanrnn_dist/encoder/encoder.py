@@ -258,7 +258,7 @@ class Encoder(nnx.Module):
             ConfigError: axes that do not fit, no real numbers, or a length that is not from 0 to `T` (not seen under
                 jit).
         """
-        return batch_features(self, x, seq_lengths, initial_carry)
+        return batch_features(Encoder, self, x, seq_lengths, initial_carry)
 
     @property
     def architecture(self) -> dict[str, Any]:

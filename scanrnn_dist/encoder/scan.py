@@ -6,7 +6,7 @@ What a step and a readout are is `encoder.py`'s, which calls this.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from scanrnn_dist.encoder.cells import at_least_float32, called, chosen, hidden_state, initial_carry, join_directions
+from scanrnn_dist.encoder.file import why_no_file
 from scanrnn_dist.encoder.readouts import updated_pools
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.ragged import HINTS, time_first_hint
@@ -91,8 +92,12 @@ def variables_at(paths: tuple[Any, ...]) -> Callable[[Any, Any], bool]:
     return lambda path, value: tuple(path) in paths
 
 
-def batch_features(encoder: Any, x: Any, seq_lengths: Any, carries: Any) -> jax.Array:
-    """Features of one sequence or a padded batch; see `Encoder.__call__`."""
+def batch_features(kind: type, encoder: Any, x: Any, seq_lengths: Any, carries: Any) -> jax.Array:
+    """Features of one sequence or a padded batch; see `Encoder.__call__`, whose class is `kind`.
+
+    By a program that is compiled once for each shape. Where JAX traces the call, its program is part of another one;
+    what a cell of somebody's own computes with may change between two calls.
+    """
     x = _floats("x", x, encoder.pool_dtype)
     if x.ndim < 2 or x.shape[-1] != encoder.in_features:
         hint = time_first_hint(x.ndim == 2 and len(x) == encoder.in_features)
@@ -107,17 +112,32 @@ def batch_features(encoder: Any, x: Any, seq_lengths: Any, carries: Any) -> jax.
     wanted = (*batch, encoder.carry_features)
     if carry is not None and carry.shape != wanted:
         raise ConfigError(f"initial_carry has shape {carry.shape}; expected {wanted}.")
-    axes = (0, None if seq_lengths is None else 0, None if carry is None else 0)
-    features: Callable[..., jax.Array] = partial(_batch_features, len(batch), axes)
+    graphdef, variables = nnx.split(encoder)
+    is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((variables, x, lengths, carry)))
+    if is_traced or why_no_file(kind, encoder) is not None:
+        return _batch_features(encoder, x, lengths, carry)
+    return _compiled_features(graphdef, variables, x, lengths, carry)
+
+
+def _batch_features(encoder: Any, x: jax.Array, lengths: Any, carry: jax.Array | None) -> jax.Array:
+    """Features of a batch, or of one sequence, whose shapes fit together."""
+    batch_axes = x.ndim - 2
+    axes = (0, 0 if jnp.ndim(lengths) else None, None if carry is None else 0)
+    features: Callable[..., jax.Array] = partial(_vmapped, batch_axes, axes)
     sharding = jax.typeof(x).sharding
     if AxisType.Explicit in sharding.mesh.axis_types:  # or a scan's first state would have to be sharded as x is
-        out = NamedSharding(sharding.mesh, P(*sharding.spec[: len(batch)]))
+        out = NamedSharding(sharding.mesh, P(*sharding.spec[:batch_axes]))
         features = jax.sharding.auto_axes(features, out_sharding=out)
     with jax.default_matmul_precision(encoder.precision):
         return features(encoder, x, lengths, carry)
 
 
-def _batch_features(times: int, axes: tuple[int | None, ...], encoder: Any, *given: Any) -> jax.Array:
+@partial(jax.jit, static_argnums=0)
+def _compiled_features(graphdef: Any, variables: Any, *given: Any) -> jax.Array:
+    return _batch_features(nnx.merge(graphdef, variables), *given)
+
+
+def _vmapped(times: int, axes: tuple[int | None, ...], encoder: Any, *given: Any) -> jax.Array:
     """Features of a batch with so many batch axes; `axes` says which of `given` have them."""
     features: Callable[..., jax.Array] = partial(sequence_features, encoder)
     for _ in range(times):
@@ -150,9 +170,21 @@ def sequence_features(encoder: Any, x: jax.Array, length: Any, carry: jax.Array 
         return _both_directions(encoder, x, length, carry)
     t = jnp.arange(len(x))
     x = jnp.where((t < length)[:, None], x, 0)  # or a NaN beyond the end would reach the gradients, as 0 * NaN
-    state = encoder.initial_state(carry)
+    state = _varying(encoder.initial_state(carry), encoder, x, length, carry)
+    if not len(x) and not encoder.gives_steps:  # no steps are scanned under `jax.disable_jit`
+        return encoder.readout(state)
+    if not len(x):
+        return jnp.zeros((0, encoder.out_features), encoder.pool_dtype)
     final, steps = jax.lax.scan(lambda state, at: _masked_step(encoder, state, *at), state, (t < length, x))
     return encoder.readout(final) if steps is None else at_least_float32(steps)
+
+
+def _varying(state: State, encoder: Any, *given: Any) -> State:
+    """The state; within `jax.shard_map` it varies over the axes over which what is given does, as after a step."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return state
+    of_each = [jnp.zeros_like(leaf, bool, ()) for leaf in jax.tree.leaves((nnx.state(encoder), given))]
+    return chosen(reduce(jnp.logical_or, of_each), state, state)
 
 
 def _masked_step(encoder: Any, state: State, is_real: jax.Array, x_t: jax.Array) -> tuple[State, jax.Array | None]:

@@ -731,6 +731,53 @@ def test_weights_learn_from_a_batch_that_is_sharded_over_explicit_axes() -> None
         np.testing.assert_allclose(one, other, rtol=0, atol=GRADIENT_TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "options", [{"readout": "last+mean"}, pytest.param({"bidirectional": True, "cell": "lstm"}, marks=pytest.mark.soak)]
+)
+def test_within_shard_map_features_and_gradients_are_the_same(options: dict[str, Any]) -> None:
+    encoder, x, lengths = Encoder.from_seed(0, 3, 5, **options), normal(8, 4, 3), np.arange(8) % 5
+    graphdef, weights = nnx.split(encoder)
+
+    def total(weights: Any, x: Any, lengths: Any) -> Any:
+        features = nnx.merge(graphdef, weights)(x, lengths)
+        return features.sum(), features
+
+    def total_of_shards(*given: Any) -> Any:
+        own, features = total(*given)
+        return jax.lax.psum(own, "data"), features
+
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    in_specs = P(), P("data"), P("data")
+    in_shards = jax.shard_map(total_of_shards, mesh=mesh, in_specs=in_specs, out_specs=(P(), P("data")))
+    (wanted, found) = (
+        jax.jit(jax.grad(function, has_aux=True))(weights, x, lengths) for function in (total, in_shards)
+    )
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=GRADIENT_TOLERANCE)
+
+
+def test_a_call_is_traced_once_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, traced = Encoder.step, []
+    monkeypatch.setattr(Encoder, "step", lambda self, *given: traced.append(1) or step(self, *given))
+    x, of_shapes = normal(6, 3), []
+    for seed in (0, 1):
+        encoder = Encoder.from_seed(seed, 3, 5)
+        for given in (x, x[None], x[:4], x):
+            features = encoder(given)
+        of_shapes.append(len(traced))
+        np.testing.assert_array_equal(features, scan_rnn_forward(seed, x, 5, 6))
+    assert of_shapes[0] == of_shapes[1]
+
+
+@pytest.mark.parametrize("options", [{"readout": "last+mean"}, {"readout": "steps", "bidirectional": True}])
+def test_no_steps_need_no_jit(options: dict[str, Any]) -> None:
+    encoder, x = Encoder.from_seed(0, 3, 5, **options), np.zeros((0, 3), np.float32)
+    wanted = encoder(x)
+    with jax.disable_jit():
+        found = encoder(x)
+    assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype) and not found.any()
+
+
 def test_sizes_may_be_numbers_of_numpy() -> None:
     plain, given = (Encoder(drawn(nnx.GRUCell, kind(3), kind(5))) for kind in (int, np.int64))
     assert given.architecture == plain.architecture and given.fingerprint == plain.fingerprint
