@@ -65,7 +65,6 @@ class NativeRun(Emptied):
         self.engine = engine
         self._towards = -1 if is_backward else 1
         self._output_step = engine.out_features  # floats from the output of one step to that of the next in memory
-        jax.monitoring.record_event(RUN_BEGINS)
         self.statistics = Statistics(compilations=engine.compilations)
         self._look_ahead_bytes = LOOK_AHEAD_BYTES if memory_bytes is None else memory_bytes
         self._window_steps = engine.lanes * engine.shape.window_steps
@@ -112,6 +111,8 @@ class NativeRun(Emptied):
         n = len(ragged)
         if n == 0:
             return
+        if not self.statistics.rows:
+            jax.monitoring.record_event(RUN_BEGINS)
         with stage("submit"):
             values = np.ascontiguousarray(ragged.values, np.float32)
             own = None if carries is None else np.array(carries, np.float32, order="C")

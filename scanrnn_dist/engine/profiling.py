@@ -24,7 +24,7 @@ PROFILE_SECONDS = 2.0
 """On CPU every operation of every step is an event, half a million of them a second, and the trace that Perfetto opens
 holds the first million."""
 RUN_BEGINS = "/scanrnn/run_begins"
-"""What a run tells `jax.monitoring` once rows are about to go through its engine."""
+"""What a run tells `jax.monitoring` when it is given its first rows."""
 _LOOK_SECONDS = 0.05
 """How often it is looked whether the seconds are over."""
 
@@ -40,8 +40,8 @@ def profile(folder: str | os.PathLike[str], seconds: float = PROFILE_SECONDS) ->
 
     Args:
         folder: where `plugins/profile/<time>/` is made; further traces may stand there.
-        seconds: how much of it is traced, counted from the last compilation on, which says little about the rest; if
-            nothing is compiled, from when the first rows are computed. All that comes before is traced too.
+        seconds: how much of it is traced, counted from the first rows that are computed, or from the last compilation
+            after these, which says little about the rest. All that comes before is traced too.
 
     Raises:
         ConfigError: no folder can be made there, or `seconds` is not above 0.
@@ -72,7 +72,7 @@ def profile(folder: str | os.PathLike[str], seconds: float = PROFILE_SECONDS) ->
 
     def listen(event: str, *_: Any, **__: Any) -> None:
         nonlocal begin
-        if event.startswith("/jax/core/compile/") or (event == RUN_BEGINS and begin == math.inf):
+        if event.startswith(RUN_BEGINS if begin == math.inf else "/jax/core/compile/"):
             begin = time.monotonic()
 
     def stop() -> None:

@@ -48,7 +48,6 @@ class Run(Emptied):
     def __init__(self, engine: CompiledWindow, memory_bytes: int | None = None, is_backward: bool = False) -> None:
         self.engine, self._is_backward = engine, is_backward
         self._look_ahead_bytes = LOOK_AHEAD_BYTES if engine.is_static or memory_bytes is None else memory_bytes
-        jax.monitoring.record_event(RUN_BEGINS)
         self.statistics = Statistics(compilations=engine.compilations)
         self._tape = Tape(engine.lanes, engine.shape.block_steps, engine.shape.window_blocks)
         self._state = engine.initial_state()
@@ -96,6 +95,8 @@ class Run(Emptied):
         ragged, lengths, out = taken(self.engine, ragged, max_steps, carries, out)
         if len(ragged) == 0:
             return
+        if not self.statistics.rows:
+            jax.monitoring.record_event(RUN_BEGINS)
         turned = None
         if self._is_backward:
             assert max_steps is None

@@ -17,10 +17,12 @@ from sources import encoder_of, features_of, keep_devices, mesh_of, random_rows,
 from scanrnn_dist.api import computation, featurize
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.engine import build_engine
-from scanrnn_dist.engine.profiling import profile
+from scanrnn_dist.engine.profiling import RUN_BEGINS, profile
 from scanrnn_dist.errors import ConfigError
 from scanrnn_dist.protocols import WindowShape
+from scanrnn_dist.ragged import Ragged
 
+COMPILATION = "/jax/core/compile/backend_compile_duration"
 SHAPE = WindowShape(lanes=4, block_steps=4, window_blocks=8)
 STAGES = {"read", "convert", "submit", "schedule", "place", "dispatch", "fetch", "write", "commit"}
 
@@ -83,10 +85,13 @@ def test_the_command_line_writes_it_too(
 def test_only_the_first_seconds_of_the_work_are_traced(tmp_path: Path, kernel: str | None) -> None:
     engine = build_engine(encoder_of(), mesh_of(1), SHAPE, kernel=kernel)  # so nothing is compiled below
     with profile(tmp_path, seconds=0.5):
-        time.sleep(1)  # as for a plan that takes longer
+        run = engine.run()
+        jax.monitoring.record_event_duration_secs(COMPILATION, 0.1)
+        time.sleep(1)  # as for a bucket that takes longer to send the first rows
         with jax.profiler.TraceAnnotation("early"):
             pass
-        engine.run().close()
+        run.submit(Ragged.from_sequences(random_rows([3])))
+        run.close()
         while not list(tmp_path.rglob("*.trace.json.gz")):
             time.sleep(0.01)
         with jax.profiler.TraceAnnotation("late"):
@@ -99,9 +104,10 @@ def test_only_the_first_seconds_of_the_work_are_traced(tmp_path: Path, kernel: s
 
 def test_the_seconds_count_from_the_last_compilation_on(tmp_path: Path) -> None:
     with profile(tmp_path, seconds=1):
+        jax.monitoring.record_event(RUN_BEGINS)
         for _ in range(13):
             time.sleep(0.1)
-            jax.monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", 0.1)
+            jax.monitoring.record_event_duration_secs(COMPILATION, 0.1)
         with jax.profiler.TraceAnnotation("late"):
             pass
     assert "late" in {event.get("name") for event in events_of(tmp_path)}
