@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,8 @@ def read_numbers(
     Args:
         destination: the folder or URI that a job writes to.
         colour: the kept column that colours the map; None for the first one of at most 20 different texts.
-        before: what was read earlier; if it was of the same job, the lengths of its source are not read again.
+        before: what was read earlier; if it was of the same job, the lengths of its source are not read again,
+            but where that failed a minute ago.
         command_of: gives the command that makes the output again.
 
     Returns:
@@ -112,7 +114,7 @@ def read_numbers(
     name, units = os.fspath(records.store), commits.committed[commits.records["rows"].to_numpy() > 0]
     sample = read_sample(records, np.asarray(units), commits.units, colour)
     lengths = before.lengths if before is not None and before.job_id == job["id"] else None
-    if lengths is None or lengths.problem:
+    if lengths is None or time.monotonic() >= lengths.again_at:
         lengths = read_lengths_of(records, job)
     return ReportNumbers(
         job["id"], status, throughput_of(attempts_of(commits.history)), work_of(commits.history),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from scanrnn_dist.errors import ConfigError, StoppedError
 from scanrnn_dist.records import JobRecords, read_commits
 from scanrnn_dist.report import page, read_numbers, sample
 from scanrnn_dist.report.features import map_of, numbers_of
+from scanrnn_dist.report.lengths import RETRY_SECONDS
 from scanrnn_dist.report.plots import groups_of
 from scanrnn_dist.report.sample import read_sample
 from scanrnn_dist.report.throughput import Attempt, attempts_of, throughput_of
@@ -195,8 +198,10 @@ def test_lengths_are_read_again_where_they_could_not_be_or_were_of_another_job(t
     source.rename(tmp_path / "away.parquet")
     before = read_numbers(out)
     (tmp_path / "away.parquet").rename(source)
-    again = read_numbers(out, before=before)
-    assert before.lengths.problem and again.lengths.counts.lengths.tolist() == [1, 2]
+    assert before.lengths.problem and read_numbers(out, before=before).lengths is before.lengths  # so soon
+    minute_ago = replace(before.lengths, again_at=before.lengths.again_at - RETRY_SECONDS)
+    again = read_numbers(out, before=replace(before, lengths=minute_ago))
+    assert again.lengths.counts.lengths.tolist() == [1, 2]
     featurize(write_source(tmp_path / "b.parquet", random_rows([7])), out, restart=True)
     assert read_numbers(out, before=again).lengths.counts.lengths.tolist() == [7]
 
@@ -208,7 +213,8 @@ def test_a_null_is_no_sequence_of_no_steps(tmp_path: Path) -> None:
         skip, encoder = BadRows(null_sequence="skip"), Encoder.from_seed(0, 2, H)
         featurize(tmp_path / f"{name}.parquet", tmp_path / name, encoder, bad_rows=skip)
     assert read_numbers(tmp_path / "a").lengths.counts.lengths.tolist() == [0, 1]
-    assert read_numbers(tmp_path / "null").lengths.problem == "The source has no sequences."
+    null = read_numbers(tmp_path / "null")
+    assert null.lengths.problem == "The source has no sequences." and null.lengths.again_at == math.inf
 
 
 def test_of_a_readout_of_all_steps_each_step_counts(tmp_path: Path) -> None:
