@@ -242,7 +242,7 @@ def _found_or_recorded(
                 raise
     if recorded is None:
         wanted.prepare()
-        recorded = records.create_job(wanted.job, wanted.plan.to_records(), replaces)
+        recorded = records.create_job(wanted.job, wanted.plan_files, replaces)
     try:
         what, plan = fate_of(records, recorded, wanted)
         if what == "goes on":
@@ -272,7 +272,7 @@ def _anew(records: JobRecords, recorded: dict[str, Any], wanted: Wanted, replace
         for name in (*records.store.below(QUARANTINE), ENCODER, PARTS, JOB):
             lease.remove(name)
         logger.info("%s held a job of which nothing was done yet; this one takes its place.", records.store.root)
-        return records.create_job(wanted.job, wanted.plan.to_records(), replaces)
+        return records.create_job(wanted.job, wanted.plan_files, replaces)
 
 
 def _amended(records: JobRecords, recorded: dict[str, Any], before: Plan, wanted: Wanted) -> OpenJob:
@@ -294,8 +294,7 @@ def _begun_restart(new: JobRecords, wanted: Wanted, lease: Lease) -> dict[str, A
         if recorded is not None and ACCEPTED not in recorded:
             is_same = not differences_of(recorded, wanted.job, wanted.handling.allow_mixed)
             is_same = is_same and (
-                recorded["plan"] == wanted.plan_hashes
-                or (not wanted.plan.told and not Plan.read(new, recorded).changes())
+                wanted.has_plan_of(recorded) or (not wanted.plan.told and not Plan.read(new, recorded).changes())
             )
             if is_same:
                 new.read_plan(recorded)  # raises if it does not stand

@@ -51,9 +51,13 @@ class Wanted:
         return {"source": self.plan.named, **self.options.to_json(), **self.plan.told}
 
     @cached_property
-    def plan_hashes(self) -> Mapping[str, str]:
-        """SHA-256 of the records of the plan, by their names."""
-        return self.plan.recorded or hashes_of(self.plan.to_records())
+    def plan_files(self) -> Mapping[str, bytes]:
+        """The records of the plan, by their names, as this process writes them."""
+        return self.plan.to_records()
+
+    def has_plan_of(self, recorded: Mapping[str, Any]) -> bool:
+        """Whether a job has this plan, by the records that it was read from or that this process writes of it."""
+        return recorded["plan"] == self.plan.recorded or recorded["plan"] == hashes_of(self.plan_files)
 
     def in_features(self) -> int:
         """Features per step of the rows that are read."""
@@ -144,7 +148,7 @@ def fate_of(records: JobRecords, recorded: dict[str, Any], wanted: Wanted) -> Fa
         if was_begun(records):
             raise refusal(records, recorded, wanted, differences)
         return Fate("anew", wanted.plan)
-    if recorded["plan"] == wanted.plan_hashes:
+    if wanted.has_plan_of(recorded):
         return Fate("goes on", wanted.plan)
     # Made before another process recorded the job, or by the user, or of a source that changed.
     before = Plan.read(records, recorded)

@@ -37,7 +37,7 @@ from scanrnn_dist.api import verify
 from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.engine import default_mesh, environment, environment_of
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
-from scanrnn_dist.job import JobReport, MemoryShares, attempt, held_share, open_job
+from scanrnn_dist.job import JobReport, MemoryShares, Plan, attempt, held_share, open_job, plan
 from scanrnn_dist.job.attempt import Sharing
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.in_order import Stream
@@ -344,6 +344,25 @@ def test_of_two_shares_whose_job_takes_the_place_of_another_the_slower_one_goes_
     assert begun and "delete __scanrnn/job.json" not in told
     run(1, out)
     assert verify(out, sample=0).rows == ROWS
+
+
+def test_a_job_that_was_just_recorded_goes_on_whichever_pyarrow_wrote_the_one_before(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, source = tmp_path / "out", shutil.copytree(source, tmp_path / "in")
+    with pytest.raises(StoppedError):
+        featurize(source, out, rows_per_part=5, on_rows=stop_after(1, StoppedError("SIGTERM")))
+    monkeypatch.setattr(plan, "hashes_of", lambda records: dict.fromkeys(records, "0" * 64))
+    written, anew, to_records = list[int](), open_job._anew, Plan.to_records
+
+    def recorded(*given: Any) -> Any:
+        job = anew(*given)
+        os.utime(source / "a.parquet")  # so it is not found to be the same by the files of the source either
+        return job
+
+    monkeypatch.setattr(open_job, "_anew", recorded)
+    monkeypatch.setattr(Plan, "to_records", lambda self: written.append(len(self.units)) or to_records(self))
+    assert featurize(source, out, encoder_of(seed=9), rows_per_part=5).rows == ROWS and written == [UNITS]
 
 
 def test_a_job_that_gives_way_leaves_no_list_of_parts(tmp_path: Path, source: Path, finished: Path) -> None:
