@@ -88,6 +88,7 @@ class Attempt:
         self.handed: dict[int, str] = {}
         self.helpers: set[str] = set()
         self._on_rows, self._told = on_rows, 0
+        self._rows_of_failed = 0  # that were finished, and may have been told
         self._held = HeldShare(records, units.values, sharing)
         try:
             collect_traces(records.store)
@@ -179,7 +180,9 @@ class Attempt:
     def failed(self, unit: Unit, reason: str) -> None:
         """Take note of a unit that failed; the first few are told at once."""
         self._has_failed[unit.index] = True
+        finished = self.rows_in_hand[unit.index]
         self._settle(unit.index)
+        self._rows_of_failed += finished
         if self._has_failed.sum() <= TOLD_AT_ONCE and len(self._units) > 1:
             logger.warning("Part %d cannot be made; all others are done first. %s", unit.index, reason)
 
@@ -212,8 +215,8 @@ class Attempt:
     def tell(self) -> None:
         """Tell how many rows were finished since it was called last; what a worker lost and another did, once."""
         made = self.made  # read first: another thread may take a unit out of hand, and then count it here
-        committed = made.rows + made.set_aside + made.filtered
-        more = committed + self.rows_in_hand.copy().total() - self._told
+        settled = made.rows + made.set_aside + made.filtered + self._rows_of_failed
+        more = settled + self.rows_in_hand.copy().total() - self._told
         if more > 0 and self._on_rows is not None:
             self._told += more
             self._on_rows(more)

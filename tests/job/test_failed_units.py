@@ -138,10 +138,12 @@ def test_a_unit_that_fails_midway_leaves_nothing_and_its_neighbours_are_whole(
 
     monkeypatch.setattr(parts.WriteBehind, "_write", watched)
     monkeypatch.setattr(Attempt, "failed", told)
-    says = failing(source, out, rows_per_part=20)
+    finished: list[int] = []
+    says = failing(source, out, rows_per_part=20, on_rows=finished.append)
     assert says.startswith("1 of 3 parts could not be made") and "row group 6, row 3 (row 33 of the file)" in says
     assert begun.count(1) > 0  # rows of the unit were written before it failed
     assert in_hand == [(begun.count(1), False)]
+    assert sum(finished) == 40 + begun.count(1)  # what was told of the unit is not told again as rows of others
     featurize(good, tmp_path / "undisturbed", rows_per_part=20)
     whole = {name: content for name, content in parts_in(tmp_path / "undisturbed").items() if "00001" not in name}
     assert parts_in(out).keys() == whole.keys()
