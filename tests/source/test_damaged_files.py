@@ -178,6 +178,12 @@ def test_int96_is_read_once_more_alone_also_where_other_columns_end_batches_at_r
     assert all(read[name].to_pylist() == table[name].to_pylist() for name in ("kind", "at", "all", "s", "s.x"))
 
 
+def test_int96_that_has_fewer_rows_the_second_time_is_damage() -> None:
+    batch = pa.record_batch([pa.array([1, 2])], names=["at"])
+    with pytest.raises(ValueError, match="fewer rows"):
+        list(parquet_file._cut_alike(iter([batch, batch]), iter([batch])))
+
+
 def test_a_column_that_pyarrow_cannot_give_is_left_out_or_named(tmp_path: Path) -> None:
     polars = pytest.importorskip("polars")
     frame = polars.DataFrame({"id": [1, 2, 3], "big": [5, 6, 7], "seq": SEQUENCES.to_pylist()})

@@ -248,7 +248,9 @@ def _cut_alike(
     other = pa.record_batch([], names=[])
     for one in ones:
         while one.num_rows:
-            other = other if other.num_rows else next(others)
+            other = other if other.num_rows else next(others, None)
+            if other is None:
+                raise ValueError("The columns of INT96 have fewer rows when they are read a second time.")
             rows = min(one.num_rows, other.num_rows)
             yield one.slice(0, rows), other.slice(0, rows)
             one, other = one.slice(rows), other.slice(rows)
