@@ -41,7 +41,8 @@ def profile(folder: str | os.PathLike[str], seconds: float = PROFILE_SECONDS) ->
     Args:
         folder: where `plugins/profile/<time>/` is made; further traces may stand there.
         seconds: how much of it is traced, counted from the first rows that are computed, or from the last compilation
-            after these, which says little about the rest. All that comes before is traced too.
+            after these, which says little about the rest. All that comes before is traced too, and a block that
+            computes no rows by an engine is traced as a whole.
 
     Raises:
         ConfigError: no folder can be made there, or `seconds` is not above 0.

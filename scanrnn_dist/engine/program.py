@@ -16,7 +16,6 @@ from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from scanrnn_dist.encoder import Encoder, structure_of
 from scanrnn_dist.engine.compilation_cache import compiled
 from scanrnn_dist.engine.environment import compiler_options
 from scanrnn_dist.engine.kernels import device_scan
@@ -82,16 +81,17 @@ def _compiled_pick(mesh: Mesh, inputs: tuple[Any, ...]) -> jax.stages.Compiled:
 
 
 def compiled_window_program(
-    encoder: Encoder, shape: WindowShape, mesh: Mesh, inputs: tuple[Any, ...], is_static: bool
+    structure: tuple[Any, bytes], shape: WindowShape, mesh: Mesh, inputs: tuple[Any, ...], is_static: bool
 ) -> tuple[jax.stages.Compiled, int]:
     """The program for inputs of such shapes and shardings, carry and emitted donated; how many compilations it took.
 
-    None, if this process has it from before (tracing and compiling take 0.25 s), or JAX's compilation cache has it.
+    None, if this process has it from before (tracing and compiling take 0.25 s), or JAX's compilation cache has it. The
+    `structure` is `structure_of` the encoder.
     """
     leaves, tree = jax.tree.flatten(inputs)
     described = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in leaves)
     widest = str(jnp.result_type(float))  # follows jax_enable_x64
-    key = structure_of(Encoder, encoder), shape, mesh, tree, described, is_static, widest
+    key = structure, shape, mesh, tree, described, is_static, widest
     try:
         hash(key)
     except TypeError:  # an attribute of the cell has none

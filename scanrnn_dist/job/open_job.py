@@ -177,7 +177,7 @@ def _as_asked(
         try:
             plan = planned(records, recorded, source, options, handling, input)
             break
-        except (ConfigError, DataError):
+        except (ConfigError, DataError, StoppedError):
             if (now := _successor(records, recorded)) is None:
                 raise
             recorded = now
