@@ -19,13 +19,12 @@ import pyarrow as pa
 
 from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError, UnreadableError, one_line
 from scanrnn_dist.protocols import Stage
-from scanrnn_dist.source.conform import conform, conformed, conforms, filled_bytes, part_of
+from scanrnn_dist.source.conform import conform, conforms, filled_bytes, part_of
 from scanrnn_dist.source.file_table import SourceFile, is_unchanged
 from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.layouts import Path
-from scanrnn_dist.source.parquet import CheckedFile
+from scanrnn_dist.source.parquet import CheckedFile, own_bytes
 from scanrnn_dist.source.source import Source
-from scanrnn_dist.source.united import with_wide_indices
 from scanrnn_dist.source.units import Grouped, Unit
 
 _MAX_ROWS = 65_536
@@ -229,7 +228,8 @@ class UnitReader:
         decoded = sum(nbytes or 0 for nbytes in known.values()) / max(1, in_groups)
         decoded += self._filled_bytes(parquet, there, lambda way: parquet.values(way, groups) / max(1, in_groups))
         if unknown := [path for path, nbytes in known.items() if nbytes is None]:
-            decoded += self._tried_bytes(parquet, unit, unknown)
+            stored = sum(parquet.stored_bytes(path, groups) for path in unknown) / max(1, in_groups)
+            decoded += max(stored, self._tried_bytes(parquet, unit, unknown))  # later texts may be longer
         # The sequences' values are float32 in the end; and the first rows may be the shortest ones.
         decoded = max(1.0, decoded, 4 * unit.values / unit.rows if self._own else 0)
         return int(min(_MAX_ROWS, max(1.0, self._chunk_bytes / decoded)))
@@ -260,8 +260,9 @@ class UnitReader:
             raise
         if batch is None or not batch.num_rows:
             return encoded
-        wide = (conformed(column, with_wide_indices(column.type)) for column in batch.columns)
-        return sum(column.nbytes for column in wide) / batch.num_rows
+        fields = list(part_of(pa.struct(self._whole), paths))  # a dictionary may be texts in the types of the source
+        columns = conform(batch, fields, unit.span, self._own).columns
+        return sum(map(own_bytes, columns)) / batch.num_rows
 
     def _batches(self, parquet: CheckedFile, unit: Unit, rows: int) -> Iterator[pa.RecordBatch]:
         """Record batches of `rows` rows, one after the other, with the wanted columns (and maybe more)."""

@@ -238,6 +238,44 @@ def test_rows_that_get_longer_within_a_unit_do_not_make_giant_chunks(tmp_path: P
     assert max(chunk.nbytes for chunk in chunks) < 3 << 15
 
 
+CATEGORIES = pa.DictionaryArray.from_arrays(pa.array(range(1000), pa.int16()), [f"{row:0100d}" for row in range(1000)])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        CATEGORIES,
+        pa.StructArray.from_arrays([CATEGORIES, pa.array(["text"] * 1000)], ["category", "text"]),
+        pa.ListArray.from_arrays(pa.array(range(1001), pa.int32()), CATEGORIES),
+    ],
+    ids=["column", "struct", "list"],
+)
+def test_large_dictionaries_do_not_make_small_chunks(tmp_path: Path, column: pa.Array) -> None:
+    """Each chunk has its dictionary, whole: the fewer rows in a chunk, the more dictionaries."""
+    write(tmp_path / "a.parquet", [[[1.0]]] * 1000, row_group_size=1000, column=column)
+    (chunk,) = read(open_source(tmp_path), rows_per_part=1000, keep=["column"], chunk_bytes=1 << 16)
+    assert chunk.kept.column(0).to_pylist() == column.to_pylist()
+
+
+def test_a_dictionary_that_becomes_texts_counts_as_texts(tmp_path: Path) -> None:
+    """As where another file has texts: a thousand of one dictionary value take a thousand times as much."""
+    text = "a" * 1000
+    write(
+        tmp_path / "a.parquet", [[[1.0]]] * 1000, row_group_size=1000, text=pa.array([text] * 1000).dictionary_encode()
+    )
+    write(tmp_path / "b.parquet", [[[1.0]]], text=pa.array([text]))
+    chunks = read(open_source(tmp_path), rows_per_part=1000, keep=["text"], chunk_bytes=1 << 16)
+    assert max(chunk.nbytes for chunk in chunks) < 3 << 15
+
+
+def test_texts_that_get_longer_within_a_unit_do_not_make_giant_chunks(tmp_path: Path) -> None:
+    """The first rows have one letter, the others 1,000: the footer says what all take as they are stored."""
+    texts = pa.array(["a"] * 100 + [f"{row:01000d}" for row in range(900)])
+    write(tmp_path / "a.parquet", [[[1.0]]] * 1000, row_group_size=1000, text=texts)
+    chunks = read(open_source(tmp_path), rows_per_part=1000, keep=["text"], chunk_bytes=1 << 16)
+    assert max(chunk.nbytes for chunk in chunks) < 3 << 15
+
+
 def test_rows_promised_and_not_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.parquet", sequences(30))
     source = open_source(tmp_path)

@@ -203,6 +203,10 @@ class CheckedFile:
         rows = sum(self.footer.row_groups[group].rows for group in row_groups)
         return max(nbytes, rows * least_row_bytes(type_at(self.schema_arrow, path)))
 
+    def stored_bytes(self, path: Path, row_groups: Sequence[int]) -> int:
+        """As `Leaves.stored_bytes`."""
+        return self._leaves.stored_bytes(path, row_groups)
+
     def values(self, path: Path, row_groups: Sequence[int]) -> int:
         """As `Leaves.values`."""
         return self._leaves.values(path, row_groups)

@@ -84,6 +84,18 @@ class Leaves:
                 nbytes += 4 * group.rows * (self._footer.leaves[leaf].max_repetition > 0)
         return nbytes
 
+    def stored_bytes(self, path: Path, row_groups: Iterable[int]) -> int:
+        """What a column, or a field within it, of these row groups takes before it is compressed.
+
+        Of texts in dictionaries nothing, since only their indices are of rows.
+        """
+        leaves, kinds = self.of(path), list(_leaf_types(type_at(self._schema, path)))
+        if len(leaves) != len(kinds):
+            return 0
+        of_rows = [leaf for leaf, kind in zip(leaves, kinds, strict=True) if not pa.types.is_dictionary(kind)]
+        groups = [self._footer.row_groups[number] for number in row_groups]
+        return sum(group.chunks[leaf].uncompressed_bytes for group in groups for leaf in of_rows)
+
     def values(self, path: Path, row_groups: Iterable[int]) -> int:
         """About how many values are in the lists or maps of these row groups that a way leads to, at most."""
         groups = [self._footer.row_groups[number] for number in row_groups]
