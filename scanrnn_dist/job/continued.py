@@ -121,12 +121,14 @@ class ContinuedPlan(Plan):
         on_chunk: Callable[[], None] | None,
     ) -> Prefetched:
         """The rows of some of its units, as `Plan.chunks` gives them: their sequences are the new steps alone."""
-        return Prefetched(self._all_chunks(units, on_chunk), prefetch_bytes)
+        return Prefetched(self._all_chunks(units, reading.chunk_bytes, on_chunk), prefetch_bytes)
 
-    def _all_chunks(self, units: Iterable[Unit], on_chunk: Callable[[], None] | None) -> Iterator[Chunk | FailedUnit]:
+    def _all_chunks(
+        self, units: Iterable[Unit], chunk_bytes: int, on_chunk: Callable[[], None] | None
+    ) -> Iterator[Chunk | FailedUnit]:
         for unit in units:
             try:
-                for chunk in self._chunks_of(unit):
+                for chunk in self._chunks_of(unit, chunk_bytes):
                     if on_chunk is not None:
                         on_chunk()
                     is_first = unit.index == chunk.begin == 0  # which tells what became of all new steps
@@ -135,45 +137,56 @@ class ContinuedPlan(Plan):
             except DataError as error:
                 yield FailedUnit(unit, str(error))
 
-    def _chunks_of(self, unit: Unit) -> Iterator[Chunk]:
-        """The rows of a unit, batch by batch."""
+    def _chunks_of(self, unit: Unit, chunk_bytes: int) -> Iterator[Chunk]:
+        """The rows of a unit, batch by batch, whose new steps take about so much."""
         if self.aside and unit.index == len(self.units) - 1:
             yield from self._aside_chunks(unit)
             return
         if unit.index >= len(self.names):
-            yield self._begun_chunk(unit, self.joined + unit.first_row, unit.rows, 0)
+            first = self.joined + unit.first_row
+            yield from self._begun_chunks(unit, self.begun[first : first + unit.rows], 0, chunk_bytes)
             return
         begin = 0
         for batch in read_part(self.store, self.names[unit.index], [*self.keep, STATE]):
-            yield self._old_chunk(unit, batch, begin)
+            rows = self._rows_of(unit, batch, begin)
+            for first, end in self.new.pieces(rows, chunk_bytes):
+                yield self._old_chunk(unit, batch.slice(first, end - first), rows[first:end], begin + first)
             begin += batch.num_rows
             del batch  # or it would stay alive while the next one is read
         if begin != unit.group_rows[0]:
             raise DataError(f"{unit.file.path} holds {begin} rows; expected {unit.group_rows[0]}, as recorded.")
         if unit.rows > begin:
-            yield self._begun_chunk(unit, 0, unit.rows - begin, begin)
+            yield from self._begun_chunks(unit, self.begun[: unit.rows - begin], begin, chunk_bytes)
 
-    def _old_chunk(self, unit: Unit, batch: pa.RecordBatch, begin: int) -> Chunk:
-        """Rows of a unit, from its row `begin` on, of ids that the old output has."""
-        rows, end, (old, found) = np.full(batch.num_rows, -1), begin + batch.num_rows, self.found[unit.index]
-        here = slice(*np.searchsorted(old, (begin, end)))
-        rows[old[here] - begin] = found[here]
+    def _rows_of(self, unit: Unit, batch: pa.RecordBatch, begin: int) -> np.ndarray:
+        """The new rows of a batch that begins at row `begin` of a unit, `(n,)` int64; -1 where there are none."""
         _check_types(batch.schema, self.kept_schema, self.keep, self.store.path(self.names[unit.index]))
-        sequences = self.new.sequences_of(rows)
+        rows, (old, found) = np.full(batch.num_rows, -1), self.found[unit.index]
+        here = slice(*np.searchsorted(old, (begin, begin + batch.num_rows)))
+        rows[old[here] - begin] = found[here]
+        return rows
+
+    def _old_chunk(self, unit: Unit, batch: pa.RecordBatch, rows: np.ndarray, begin: int) -> Chunk:
+        """Rows of a unit, from its row `begin` on, of ids that the old output has, with their new rows."""
+        sequences, end = self.new.sequences_of(rows), begin + len(rows)
         kept = self._kept(batch, np.where(sequences.lengths > 0, rows, -1))
         return Chunk(unit, np.arange(begin, end), sequences, kept, begin, end, states=batch.column(STATE))
 
-    def _begun_chunk(self, unit: Unit, first: int, count: int, begin: int) -> Chunk:
-        """Rows of a unit, from its row `begin` on, of ids that the old output does not have, the `first` and on."""
-        rows, end = self.begun[first : first + count], begin + count
-        kept = picked_rows(self.new.kept, rows)
-        return Chunk(unit, np.arange(begin, end), self.new.sequences_of(rows), kept, begin, end)
+    def _begun_chunks(self, unit: Unit, rows: np.ndarray, begin: int, chunk_bytes: int) -> Iterator[Chunk]:
+        """These new rows, whose ids the old output does not have, as rows of a unit from its row `begin` on."""
+        for first, end in self.new.pieces(rows, chunk_bytes):
+            yield self._begun_chunk(unit, rows[first:end], begin + first)
+
+    def _begun_chunk(self, unit: Unit, rows: np.ndarray, begin: int) -> Chunk:
+        """As many of them as fit into a chunk."""
+        numbers, kept = np.arange(begin, begin + len(rows)), picked_rows(self.new.kept, rows)
+        return Chunk(unit, numbers, self.new.sequences_of(rows), kept, begin, begin + len(rows))
 
     def _aside_chunks(self, unit: Unit) -> Iterator[Chunk]:
         """The rows of the unit that are set aside."""
         begin = 0
         for lines in self.aside:
-            yield replace(self._begun_chunk(unit, 0, 0, begin), end=begin + lines.num_rows, aside=lines)
+            yield replace(self._begun_chunk(unit, self.begun[:0], begin), end=begin + lines.num_rows, aside=lines)
             begin += lines.num_rows
 
     def _kept(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
@@ -288,7 +301,7 @@ def _still_aside(
             old = pa.RecordBatch.from_arrays(batch.columns[-len(kept) :], kept.names)
             _check_types(old.schema, kept, tuple(kept.names), path)
             rows = new.rows_of(old)
-            steps = np.append(new.sequences.lengths, 0)[rows]  # 0 where a row is -1
+            steps = new.lengths_of(rows)
             is_begun[rows[(rows >= 0) & (steps == 0)]] = False
             columns = [conformed(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
             still.append(picked_rows(pa.RecordBatch.from_arrays(columns, schema=schema), np.flatnonzero(steps == 0)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +21,7 @@ from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.observe import check_fits
-from scanrnn_dist.ragged import Ragged, joined, positions, running_sums
+from scanrnn_dist.ragged import Ragged, compact, joined, row_pieces
 from scanrnn_dist.source import (
     INITIAL_CARRY,
     SKIP,
@@ -79,13 +79,18 @@ class NewSteps:
         find = self.numbers.get
         return np.fromiter((find(key, -1) for key in keys_of(table, self.ids)), np.int64, table.num_rows)
 
+    def lengths_of(self, rows: np.ndarray) -> np.ndarray:
+        """The steps of these rows, `(n,)` int64; 0 where a row is -1."""
+        offsets = self.sequences.offsets
+        return np.where(rows >= 0, offsets[rows + 1] - offsets[rows], 0)
+
     def sequences_of(self, rows: np.ndarray) -> Ragged:
-        """The sequences of these rows; one without steps where a row is -1."""
-        offsets, there = self.sequences.offsets, rows >= 0
-        begins = np.where(there, offsets[rows], 0)
-        lengths = np.where(there, offsets[rows + 1] - begins, 0)
-        values = self.sequences.values[positions(begins, lengths)]
-        return Ragged(values, running_sums(lengths))
+        """The sequences of these rows, views where they follow one another; one without steps where a row is -1."""
+        return compact(self.sequences.values, self.sequences.offsets[rows], self.lengths_of(rows))
+
+    def pieces(self, rows: np.ndarray, most_bytes: int) -> Iterator[tuple[int, int]]:
+        """Where to cut rows, so that the values of each piece take at most so much, or it is one row."""
+        return row_pieces(4 * self.sequences.in_features * self.lengths_of(rows), most_bytes)
 
 
 def read_new_steps(

@@ -376,7 +376,7 @@ def test_old_rows_are_held_batch_by_batch_and_their_states_count(
 
     with monkeypatch.context() as patched:
         patched.setattr(continuing, "read_part", watched)
-        for chunk in plans[0]._all_chunks(plans[0].units, None):
+        for chunk in plans[0]._all_chunks(plans[0].units, 1 << 20, None):
             told.append(weakref.ref(chunk))
             assert chunk.nbytes >= chunk.sequences.values.nbytes + chunk.kept.nbytes + 4 * H * chunk.rows
             del chunk
@@ -388,6 +388,25 @@ def test_old_rows_are_held_batch_by_batch_and_their_states_count(
 
     monkeypatch.setattr(in_order.Stream, "_count_finished", placed)
     continued(tmp_path / "out", tmp_path / "1.parquet")
+
+
+def test_new_steps_come_in_chunks_of_the_size_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of rows that the output has, of which one has none, and those of new ids."""
+    lengths = [9, 9, 0, 9, 9, 9, 9, 40, 1, 1]
+    rows, plans = dict(enumerate(random_rows(lengths))), list[Any]()
+    featurize(write(tmp_path / "0.parquet", dict(list(rows.items())[:5])), tmp_path / "out", keep_state=True)
+    source = write(tmp_path / "1.parquet", rows)
+    monkeypatch.setattr(updating, "run_job", lambda destination, plan, *rest: plans.append(plan))
+    continued(tmp_path / "out", source, ids=["id", "kind"])
+    chunks = list(plans[0]._all_chunks(plans[0].units, 4 * D * 18, None))
+    assert all(chunk.sequences.values.nbytes <= 4 * D * 18 or len(chunk.sequences) == 1 for chunk in chunks)
+    assert [chunk.begin for chunk in chunks] == [0, *(chunk.end for chunk in chunks[:-1])] and len(chunks) > 4
+    assert [len(chunk.states) for chunk in chunks if chunk.states is not None] == [
+        chunk.rows for chunk in chunks if chunk.begin < 5
+    ]
+    for chunk in chunks:
+        for row, number in enumerate(chunk.kept["id"].to_pylist()):
+            assert np.array_equal(chunk.sequences.row(row), rows[number])
 
 
 @pytest.mark.parametrize("readout", [pytest.param("last", marks=pytest.mark.soak), "mean+max"])
