@@ -144,7 +144,7 @@ class Attempt:
             if commits.is_complete:
                 self._finish(commits)
                 return
-            safe, suspects = self._to_do(commits, self.share)
+            safe, suspects = self._to_do(commits, self._held.units(self.share))
             if len(safe):
                 yield self._counted(safe), False
             elif len(suspects):
@@ -281,9 +281,9 @@ class Attempt:
         told = {"rows_in_hand": rows.total(), "values_in_hand": values}
         return {"in_hand": tuple(units[:8]), "helpers": tuple(sorted(self.helpers.copy())), **told}
 
-    def _to_do(self, commits: Commits, share: Share) -> tuple[np.ndarray, np.ndarray]:
-        """The units of a share that this attempt may do, sorted, and those to be done alone, in their turn."""
-        missing = commits.missing(self._held.units(share))
+    def _to_do(self, commits: Commits, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of these sorted units those that this attempt may do, and those to be done alone, in their turn."""
+        missing = commits.missing(units)
         missing = missing[~self._has_failed[missing]]
         suspects = np.intersect1d(missing, list(commits.suspects)).tolist()
         safe = np.setdiff1d(missing, suspects, assume_unique=True)
@@ -324,11 +324,8 @@ class Attempt:
         A unit that failed since this attempt began, or in one that is still at work, is waited for by nobody.
         """
         failed = commits.failed_by(commits.attempts - self._earlier)
-
-        def has_work(share: Share) -> bool:
-            return len(np.setdiff1d(np.concatenate(self._to_do(commits, share)), failed)) > 0
-
-        return self._held.take_another(has_work)
+        to_do = np.concatenate(self._to_do(commits, np.arange(len(self._rows))))
+        return self._held.take_another(np.setdiff1d(to_do, failed))
 
 
 def last_bound(headers: Iterable[dict[str, Any]]) -> int | None:

@@ -57,22 +57,28 @@ class HeldShare:
     def units(self, share: Share) -> np.ndarray:
         """The numbers of the units of any share, sorted."""
         index, count = share
-        if count not in self._owners:
-            self._owners[count] = share_of_units(self._values, count)
-        return np.flatnonzero(self._owners[count] == index - 1)
+        return np.flatnonzero(self._owners_among(count) == index - 1)
 
     def works_on(self, in_hand: Callable[[], dict[str, Any]]) -> None:
         """What this lease and each later one asks, as `Lease.works_on`."""
         self._in_hand = in_hand
         self.lease.works_on(in_hand)
 
-    def take_another(self, has_work: Callable[[Share], bool]) -> bool:
-        """Take over a share that has units left and nobody alive; waits while somebody works on one that has.
+    def take_another(self, left: np.ndarray) -> bool:
+        """Take over a share that has some of these units and nobody alive; waits while somebody works on one that has.
 
         Whether there is work to look for again. Shares that nobody ever began come last.
         """
         if not self._sharing.steal:
             return False
+        counts = dict[int, np.ndarray]()  # by the count of shares, how many of these units each has
+
+        def has_work(share: Share) -> bool:
+            index, count = share
+            if count not in counts:
+                counts[count] = np.bincount(self._owners_among(count)[left], minlength=count)
+            return bool(counts[count][index - 1])
+
         unfinished = [worker for worker in self._others(self.lease.share) if has_work(worker.share)]
         for worker in unfinished:
             if not worker.is_alive:
@@ -83,6 +89,12 @@ class HeldShare:
         if unfinished:
             self._pause()
         return bool(unfinished)
+
+    def _owners_among(self, count: int) -> np.ndarray:
+        """The share, from 0 on, of each unit of the job, among so many shares."""
+        if count not in self._owners:
+            self._owners[count] = share_of_units(self._values, count)
+        return self._owners[count]
 
     def _first_lease(self) -> Lease:
         """That of the own share; or, where another process took that over before this one came, of one that is free."""

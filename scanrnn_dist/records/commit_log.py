@@ -299,11 +299,13 @@ class _AttemptRead(NamedTuple):
         return AttemptHistory(self.attempt, self.header, rows, finished, self.took, self.is_ended)
 
     def death(self, committed: np.ndarray, evidence: str) -> Death:
-        """How it died, if it did."""
+        """How it died, if it did; the committed units are sorted."""
         begun, alone = self.begins["begin"], self.begins["alone"]
         units = begun.drop_null().to_numpy()
-        done = np.concatenate([committed, self.records["unit"].to_numpy(), self.failures["failed"].to_numpy()])
-        in_hand = frozenset(units[~np.isin(units, done)].tolist())
+        own = np.concatenate([self.records["unit"].to_numpy(), self.failures["failed"].to_numpy()])
+        # Not `isin`: a million units are committed, and a thousand attempts may have died.
+        is_committed = np.searchsorted(committed, units, side="right") > np.searchsorted(committed, units)
+        in_hand = frozenset(units[~is_committed & ~np.isin(units, own)].tolist())
         last = len(begun) - 1 - int(begun.is_valid().to_numpy()[::-1].argmax()) if len(units) else 0
         is_alone = len(units) and alone[last].as_py() and int(units[-1]) in in_hand
         chunks = pc.max(self.begins["chunks"].slice(last)).as_py() or 0
