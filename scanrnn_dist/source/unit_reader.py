@@ -219,7 +219,8 @@ class UnitReader:
 
         The footer says how many numbers there are; of texts, whose lengths it does not say, a few rows are decoded.
         That takes 0.4 to 2 ms a unit, more where columns have large dictionaries: 4 of 137 ms for nested lists of 100
-        MB, 22 of 159 ms for 16 columns of lists, were all columns tried.
+        MB, 22 of 159 ms for 16 columns of lists, were all columns tried. Later texts may be longer, so all count for no
+        less than they take in the file before it is compressed.
         """
         groups = range(unit.row_group_begin, unit.row_group_end)
         there = {field.name: field.type for field in parquet.schema_arrow}
@@ -229,7 +230,7 @@ class UnitReader:
         decoded += self._filled_bytes(parquet, there, lambda way: parquet.values(way, groups) / max(1, in_groups))
         if unknown := [path for path, nbytes in known.items() if nbytes is None]:
             stored = sum(parquet.stored_bytes(path, groups) for path in unknown) / max(1, in_groups)
-            decoded += max(stored, self._tried_bytes(parquet, unit, unknown))  # later texts may be longer
+            decoded += max(stored, self._tried_bytes(parquet, unit, unknown))
         # The sequences' values are float32 in the end; and the first rows may be the shortest ones.
         decoded = max(1.0, decoded, 4 * unit.values / unit.rows if self._own else 0)
         return int(min(_MAX_ROWS, max(1.0, self._chunk_bytes / decoded)))
