@@ -32,17 +32,21 @@ def drawn(kind: type[Cell], in_features: int, hidden_features: int, seed: int = 
     return kind(in_features, hidden_features, **inits, **options, rngs=nnx.Rngs(seed))
 
 
-@partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
+QUICKLY = {"xla_backend_optimization_level": 0}
+"""Options of `jax.jit` for programs that few rows go through: compiled in half of the time."""
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
 def _features(graphdef: Any, variables: Any, *given: Any) -> jax.Array:
     return nnx.merge(graphdef, variables)(*given)
 
 
 def at_once(encoder: Encoder, *given: Any) -> jax.Array:
-    """What the encoder gives, to hold something against: by one program, which is compiled in half of the time."""
+    """What the encoder gives, to hold something against: by one program."""
     return _features(*nnx.split(encoder), *given)
 
 
-class Scaled(nnx.GRUCell):
+class Scaled(nnx.SimpleCell):
     """A cell with a weight `(1,)` or `(in_features,)`, of which no attribute tells the shape and the dtype."""
 
     def __init__(self, *args: Any, scale: jax.Array, **kwargs: Any) -> None:

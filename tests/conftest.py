@@ -121,6 +121,14 @@ def no_compilation_cache() -> Iterator[None]:
     compilation_cache.reset_cache()
 
 
+@pytest.fixture
+def compiled_quickly() -> Iterator[None]:
+    """XLA optimises less, and takes two thirds of the time: for programs of one test alone, which is not about bits."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def s3_running() -> Iterator[s3_server.S3Server]:
     """The S3 server of all tests; begun when the first one asks for it."""

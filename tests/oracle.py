@@ -6,7 +6,7 @@ r, z, n, and multiplies from the right (`x @ W`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -40,15 +40,19 @@ def weights_of(cell: Any) -> dict[str, Array]:
     return weights
 
 
+def gru_step(w: dict[str, Array], h: Array, x_t: Array, gate_fn: Callable[[Array], Array] = sigmoid) -> Array:
+    """The hidden states `(..., H)` after one step `(..., D)`."""
+    r = gate_fn(x_t @ w["W_ir"] + w["b_ir"] + h @ w["W_hr"] + w["b_hr"])
+    z = gate_fn(x_t @ w["W_iz"] + w["b_iz"] + h @ w["W_hz"] + w["b_hz"])
+    n = np.tanh(x_t @ w["W_in"] + w["b_in"] + r * (h @ w["W_hn"] + w["b_hn"]))
+    return (1 - z) * n + z * h
+
+
 def gru(weights: dict[str, Array], x: Any, gate_fn: Callable[[Array], Array] = sigmoid) -> Array:
     """The final hidden state `(H,)` of one sequence `x (T, D)`, from a carry of zeros."""
-    w = weights
-    h = np.zeros(w["b_in"].shape)
+    h = np.zeros(weights["b_in"].shape)
     for x_t in np.asarray(x, np.float64):
-        r = gate_fn(x_t @ w["W_ir"] + w["b_ir"] + h @ w["W_hr"] + w["b_hr"])
-        z = gate_fn(x_t @ w["W_iz"] + w["b_iz"] + h @ w["W_hz"] + w["b_hz"])
-        n = np.tanh(x_t @ w["W_in"] + w["b_in"] + r * (h @ w["W_hn"] + w["b_hn"]))
-        h = (1 - z) * n + z * h
+        h = gru_step(weights, h, x_t, gate_fn)
     return h
 
 
@@ -74,13 +78,35 @@ def gru_float32(cell: Any, x: Array, operands: Callable[[Array], Array] = lambda
     return h
 
 
-def gru_rows(cell: Any, rows: list[Array], gate_fn: Callable[[Array], Array] = sigmoid) -> Array:
-    """`gru` of every row, `(N, H)`."""
-    weights = weights_of(cell)
-    return np.stack([gru(weights, row, gate_fn) for row in rows])
+def gru_rows(cell: Any, rows: list[Array]) -> Array:
+    """`gru` of every row, `(N, H)`: all rows that have a step `t` take it at once."""
+    weights, h = weights_of(cell), np.zeros((len(rows), cell.hidden_features))
+    for on, x_t in steps_of(rows):
+        h[on] = gru_step(weights, h[on], x_t)
+    return h
+
+
+def steps_of(rows: list[Array]) -> Iterator[tuple[Array, Array]]:
+    """Of each step: the numbers of the rows that have it, and what it is in them, `(n, D)`."""
+    lengths = np.array([len(row) for row in rows])
+    for t in range(lengths.max(initial=0)):
+        on = np.flatnonzero(lengths > t)
+        yield on, np.stack([rows[row][t] for row in on]).astype(np.float64)
 
 
 # Other cells, directions and stacks. `steps` is all hidden states `(T, H)` of a direction; see `features`.
+
+
+def rnn_rows(cell: Any, rows: list[Array]) -> Array:
+    """The final hidden state of every row, `(N, H)`, of an `nnx.SimpleCell`, by `gru_rows`' way."""
+    W_i, b_i, W_h = (
+        np.asarray(variable[...], np.float64)
+        for variable in (cell.dense_i.kernel, cell.dense_i.bias, cell.dense_h.kernel)
+    )
+    h = np.zeros((len(rows), cell.hidden_features))
+    for on, x_t in steps_of(rows):
+        h[on] = np.tanh(x_t @ W_i + b_i + h[on] @ W_h)
+    return h
 
 
 def relu(a: Array) -> Array:

@@ -57,8 +57,9 @@ ENCODERS = [name for name in MODULES if not name.startswith("scan ")]
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n == "scan LSTMCell" else SOAK if n == "bidirectional" else SWEEP) for n in MODULES],
+    [pytest.param(n, marks=() if n == "SimpleCell" else SOAK if n == "bidirectional" else SWEEP) for n in MODULES],
 )
+@pytest.mark.usefixtures("compiled_quickly")
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     with jax.enable_x64(True):
         module = MODULES[name](D, H, dtype=jnp.float64, param_dtype=jnp.float64)
@@ -76,7 +77,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
         at = np.asarray(at)
         gradient = np.asarray(loss(at)[1])
         steps = EPSILON * np.eye(at.size)
-        wanted = np.array([(loss(at + step)[0] - loss(at - step)[0]) / (2 * EPSILON) for step in steps])
+        wanted = np.array([float(loss(at + step)[0]) - float(loss(at - step)[0]) for step in steps]) / (2 * EPSILON)
     assert gradient.dtype == np.float64 and np.abs(gradient).max() > 0.1
     np.testing.assert_allclose(gradient, wanted, rtol=0, atol=TOLERANCE)
 
@@ -84,6 +85,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n == "SimpleCell" else SOAK if n == "stack" else SWEEP) for n in ENCODERS]
 )
+@pytest.mark.usefixtures("compiled_quickly")
 def test_the_gradient_of_a_padded_batch_is_the_sum_of_those_of_its_sequences(name: str) -> None:
     encoder = MODULES[name](3, 5)
     rng = np.random.default_rng(0)
@@ -106,9 +108,11 @@ def test_the_gradient_of_a_padded_batch_is_the_sum_of_those_of_its_sequences(nam
     of_weights, of_x = jax.device_get(of_batch(encoder, x))
     summed = [np.zeros(of_weight.shape) for of_weight in jax.tree.leaves(of_weights)]
     for row, length in enumerate(lengths):
+        assert not of_x[row, length:].any()
+        if not length:
+            continue  # its features are the first carry, whatever the weights
         weights, single = jax.device_get(of_row(encoder, x[row, :length], mix[row]))
         summed = [a + b for a, b in zip(summed, jax.tree.leaves(weights), strict=True)]
         np.testing.assert_allclose(of_x[row, :length], single, rtol=0, atol=SUM_TOLERANCE)
-        assert not of_x[row, length:].any()
     for of_weight, wanted in zip(jax.tree.leaves(of_weights), summed, strict=True):
         np.testing.assert_allclose(of_weight, wanted, rtol=0, atol=SUM_TOLERANCE)

@@ -27,7 +27,7 @@ ENCODERS: dict[str, Any] = {
     "two layers": lambda: Encoder.from_seed(0, D, H, num_layers=2),
     "pools": lambda: Encoder.from_seed(0, D, H, readout="last+mean+max"),
     "mean alone": lambda: Encoder.from_seed(0, D, H, readout="mean"),
-    "bfloat16": lambda: Encoder.from_seed(0, D, H, dtype=jnp.bfloat16, readout="max+mean"),
+    "bfloat16": lambda: Encoder.from_seed(0, D, H, cell="rnn", dtype=jnp.bfloat16, readout="max+mean"),
     "filled": lambda: Encoder.from_seed(0, D, H, initial_carry=0.25),
 }
 

@@ -25,7 +25,6 @@ from test_engine import (
     collect,
     counted_compilations,
     engine_of,
-    expected,
     mesh_of,
     random_rows,
 )
@@ -116,6 +115,7 @@ def test_what_would_be_wasted_is_all_positions_but_those_of_use(
     assert are_enough(windows) and not are_enough(windows - 1)
 
 
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(0, 300), min_size=1, max_size=60),
     devices=st.integers(1, 3),
@@ -150,8 +150,13 @@ def test_no_step_is_lost_on_the_way_through_smaller_windows(
 
 @functools.cache
 def static_engine(devices: int, shape: WindowShape = SHAPE) -> CompiledWindow:
-    """CPU devices, as if they were accelerators."""
-    return CompiledWindow(Encoder.from_seed(SEED, D, H), mesh_of(devices), shape, is_static=True)
+    """CPU devices, as if they were accelerators; of the cells, this one is compiled in the least time."""
+    encoder = Encoder.from_seed(SEED, D, H, cell="rnn")
+    return CompiledWindow(encoder, mesh_of(devices), shape, is_static=True)
+
+
+def expected(rows: list[np.ndarray]) -> np.ndarray:
+    return oracle.rnn_rows(static_engine(2).encoder.cell, rows)
 
 
 def featurized(
@@ -257,11 +262,11 @@ def test_devices_order_and_batches_change_no_bit_in_windows_as_of_accelerators(
     assert_same_bits(shuffled, wanted[order])
 
 
-@pytest.mark.usefixtures("few", "no_compilation_cache")
+@pytest.mark.usefixtures("run_and_features")  # for whatever jax.numpy compiles for itself the first time
+@pytest.mark.usefixtures("few", "no_compilation_cache", "compiled_quickly")
 def test_each_smaller_window_is_compiled_once() -> None:
     shape = WindowShape(lanes=32, block_steps=3, window_blocks=34)  # of no other test
     rows = random_rows(LENGTHS)
-    featurized(rows)  # whatever jax.numpy compiles for itself the first time
     compiled, picks = (cache.cache_info().misses for cache in (_compiled, _compiled_pick))
     with counted_compilations() as events:
         run, _ = featurized(rows, programs=TAKEN, shape=shape)
@@ -321,10 +326,7 @@ def test_few_rows_get_no_smaller_windows_until_much_was_wasted() -> None:
 def test_picks_have_room_for_all_rows_that_end_and_give_the_same_numbers(
     length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = random_rows([length] * 400)
-    with closing(engine_of(2).run()) as run:
-        run.submit(Ragged.from_sequences(rows))
-        wanted = collect(run, 400)
+    rows = random_rows([length] * (100 if length == 300 else 400))
     fetched: list[tuple[int, int, int]] = []
     fetch = Run._fetch
 
@@ -335,7 +337,7 @@ def test_picks_have_room_for_all_rows_that_end_and_give_the_same_numbers(
 
     monkeypatch.setattr(Run, "_fetch", watched)
     features = featurized(rows, programs=Usual)[1]
-    np.testing.assert_allclose(features, wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(features, expected(rows), rtol=0, atol=TOLERANCE)
     blocks = -(-length // 4) or 1
     whole = 2 * 32 * 32 * H * 4
     for picks, nbytes, ended in fetched:
@@ -346,16 +348,17 @@ def test_picks_have_room_for_all_rows_that_end_and_give_the_same_numbers(
     assert max(picks for picks, _, _ in fetched) > 1 or length in (0, 300)
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_rows_are_picked_in_float64_where_the_caller_s_thread_alone_has_it() -> None:
     rows, picks = random_rows([5] * 400), _compiled_pick.cache_info().misses
     features = np.full((400, H), np.nan)
     with jax.enable_x64(True):
-        encoder = Encoder(drawn(nnx.GRUCell, D, H, dtype=np.float64))
+        encoder = Encoder(drawn(nnx.SimpleCell, D, H, dtype=np.float64))
         engine = CompiledWindow(encoder, mesh_of(2), SHAPE, is_static=True)
         with closing(Run(engine)) as run:
             run.submit(Ragged.from_sequences(rows), out=features)
             run.results()
-        wanted = oracle.gru_rows(encoder.cell, rows)
+        wanted = oracle.rnn_rows(encoder.cell, rows)
     assert _compiled_pick.cache_info().misses == picks + 1
     np.testing.assert_allclose(features, wanted, rtol=0, atol=1e-14)  # of features below 1: 45 roundings
 

@@ -96,6 +96,7 @@ def branching(x: Any, n: Any) -> Any:
 
 
 @pytest.mark.parametrize("n", [4, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.usefixtures("compiled_quickly")
 def test_every_kind_of_operation_is_evaluated_in_float64(n: int) -> None:
     x = np.array([0.3, 1.7, -0.2], np.float32)
     program = jax.make_jaxpr(branching)(x, np.int32(n))
@@ -228,6 +229,7 @@ def test_what_is_wrong_is_caught_on_raw_data(corruption: str) -> None:
     assert sum(not one.is_faithful for one in found) >= len(found) // 2
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_encoders_whose_weights_have_other_dtypes_are_judged_by_programs_of_their_own() -> None:
     x = rows_like("unit scale", [9])[0]
     for dtype in (jnp.bfloat16, jnp.float32):
@@ -243,6 +245,7 @@ def test_another_float32_passes() -> None:
 
 
 @pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=pytest.mark.soak), "float16"])
+@pytest.mark.usefixtures("compiled_quickly")
 def test_encoders_of_half_precision_are_held_to_their_own_roundings(dtype: str) -> None:
     half = Judge(encoder_of(dtype))
     for x in rows_like("unit scale", [9, 16]):

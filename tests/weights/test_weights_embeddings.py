@@ -39,6 +39,7 @@ def state(**changes: Any) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", ["GRU", pytest.param("LSTM", marks=pytest.mark.soak)])
+@pytest.mark.usefixtures("compiled_quickly")
 def test_a_session_model_gives_the_features_of_torch(kind: str) -> None:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
