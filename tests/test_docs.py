@@ -35,6 +35,7 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize(("page", "block"), BLOCKS)
+@pytest.mark.usefixtures("compiled_quickly")
 def test_examples_run_as_printed(page: Path, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in OPTIONAL:

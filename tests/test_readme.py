@@ -15,6 +15,7 @@ EXAMPLES = [block for kind, block in BLOCKS if kind == "python"]
 
 
 @pytest.mark.parametrize("block", EXAMPLES, ids=range(len(EXAMPLES)))
+@pytest.mark.usefixtures("compiled_quickly")
 def test_python_examples_run_as_printed(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "import torch" in block:
         pytest.importorskip("torch")

@@ -64,9 +64,9 @@ class Encoder(nnx.Module):
 
     Example:
         >>> import numpy as np
-        >>> encoder = Encoder([nnx.LSTMCell(12, 64, rngs=nnx.Rngs(0)), nnx.LSTMCell(64, 32, rngs=nnx.Rngs(1))])
-        >>> encoder(np.ones((5, 12), np.float32)).shape
-        (32,)
+        >>> encoder = Encoder([nnx.GRUCell(3, 4, rngs=nnx.Rngs(0)), nnx.GRUCell(4, 4, rngs=nnx.Rngs(1))])
+        >>> encoder(np.ones((5, 3), np.float32)).shape
+        (4,)
     """
 
     __signature__ = SignatureOfInit()
