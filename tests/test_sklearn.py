@@ -102,7 +102,7 @@ def test_a_grid_search_over_a_pipeline() -> None:
 
 
 def test_cross_validation_takes_a_ragged() -> None:
-    model = make_pipeline(ScanRNNFeatures(), LogisticRegression())
+    model = make_pipeline(ScanRNNFeatures(3), LogisticRegression())
     np.testing.assert_array_equal(cross_val_score(model, Ragged.from_sequences(X), Y), cross_val_score(model, X, Y))
 
 

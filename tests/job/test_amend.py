@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,12 +48,28 @@ def file_of(folder: Path, name: str, rows: int, seed: int) -> Path:
     )
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Three files: b with units 0 and 1, d with units 2 to 4, f with units 5 and 6."""
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the files of `source`, and "out", a finished job over them; not to be changed."""
+    folder = tmp_path_factory.mktemp("kept")
     for name, rows in (("b", 10), ("d", 15), ("f", 10)):
-        file_of(tmp_path / "in", name, rows, ord(name))
-    return tmp_path / "in"
+        file_of(folder / "copy", name, rows, ord(name))
+    shutil.copytree(folder / "copy", folder / "in")
+    run(folder / "in", folder / "out")
+    return folder
+
+
+@pytest.fixture
+def source(kept: Path) -> Path:
+    """Three files: b with units 0 and 1, d with units 2 to 4, f with units 5 and 6; as they were for each test."""
+    shutil.rmtree(kept / "in")
+    return shutil.copytree(kept / "copy", kept / "in")
+
+
+@pytest.fixture
+def finished(kept: Path, source: Path, tmp_path: Path) -> Path:
+    """The output of a job over these files."""
+    return shutil.copytree(kept / "out", tmp_path / "out")
 
 
 CHANGES: dict[str, tuple[Callable[[Path], Any], int, int]] = {
@@ -87,12 +104,19 @@ def stopped(source: Any, out: Path, rows: int = 15) -> int:
     return len(parts_of(out))
 
 
+_undisturbed: dict[tuple[Any, ...], dict[str, bytes | None]] = {}
+"""The parts of a new job, by the source and the content of its files."""
+
+
 def assert_undisturbed(source: Any, out: Path) -> None:
     """The output is that of a new job over the source as it is now, byte for byte, and nothing stands beside it."""
-    expected = out.parent / f"{out.name} expected"
-    if not expected.exists():
-        run(source, expected)
-    assert parts_of(out) == parts_of(expected)
+    files = source if isinstance(source, list) else sorted(source.glob("*.parquet"))
+    now = repr(source), *(path.read_bytes() for path in files)
+    if now not in _undisturbed:
+        run(source, out.parent / "expected")
+        _undisturbed[now] = parts_of(out.parent / "expected")
+        shutil.rmtree(out.parent / "expected")
+    assert parts_of(out) == _undisturbed[now]
     assert (out / "_SUCCESS").exists() and not leftovers(out) and not in_restart(out)
     assert verify(out, sample=0).is_complete
 
@@ -104,10 +128,9 @@ OF_ALL = pytest.mark.soak  # they are among "all"
     "change", [pytest.param(name, marks=[OF_ALL] * (name in ("changed", "gone"))) for name in CHANGES]
 )
 def test_of_a_finished_job_exactly_what_changed_is_done_and_the_rest_stays(
-    tmp_path: Path, source: Path, change: str
+    source: Path, finished: Path, change: str
 ) -> None:
-    out = tmp_path / "out"
-    run(source, out)
+    out = finished
     before = {path.stat().st_ino: path.stat().st_mtime_ns for path in out.glob("part-*")}
     make_change, stay, done = CHANGES[change]
     make_change(source)
@@ -163,10 +186,9 @@ def test_of_an_unfinished_job_what_changed_and_what_is_not_done_is_done(
     ],
 )
 def test_the_refusal_says_what_changed_how_much_that_is_and_what_to_do(
-    tmp_path: Path, source: Path, change: str, says: tuple[str, ...], says_not: tuple[str, ...]
+    source: Path, finished: Path, change: str, says: tuple[str, ...], says_not: tuple[str, ...]
 ) -> None:
-    out = tmp_path / "out"
-    run(source, out)
+    out = finished
     CHANGES[change][0](source)
     with pytest.raises(DataError) as caught:
         run(source, out)
@@ -200,9 +222,8 @@ def test_parts_of_a_job_that_an_earlier_version_began_stay_of_one_type(
     assert verify(out, sample=4).is_complete
 
 
-def test_what_was_accepted_is_recorded_and_told(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    run(source, out)
+def test_what_was_accepted_is_recorded_and_told(source: Path, finished: Path) -> None:
+    out = finished
     CHANGES["new, sorts last"][0](source)
     run(source, out, accept_changes=True)
     CHANGES["gone"][0](source)
@@ -227,17 +248,15 @@ def test_where_nothing_is_done_a_changed_source_needs_no_flag(tmp_path: Path, so
     assert_undisturbed(source, out)
 
 
-def test_a_file_that_was_only_touched_may_be_done_again_too(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    run(source, out)
+def test_a_file_that_was_only_touched_may_be_done_again_too(source: Path, finished: Path) -> None:
+    out = finished
     os.utime(source / "d.parquet", ns=(0, 0))
     assert run(source, out, accept_changes=True).parts == 3
     assert_undisturbed(source, out)
 
 
-def test_a_change_that_is_taken_back_is_a_change_too(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    run(source, out)
+def test_a_change_that_is_taken_back_is_a_change_too(tmp_path: Path, source: Path, finished: Path) -> None:
+    out = finished
     (source / "b.parquet").rename(tmp_path / "away")
     run(source, out, accept_changes=True)
     (tmp_path / "away").rename(source / "b.parquet")
@@ -245,9 +264,8 @@ def test_a_change_that_is_taken_back_is_a_change_too(tmp_path: Path, source: Pat
     assert_undisturbed(source, out)
 
 
-def test_other_options_are_refused_and_other_columns_are_an_error(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    run(source, out)
+def test_other_options_are_refused_and_other_columns_are_an_error(source: Path, finished: Path) -> None:
+    out = finished
     CHANGES["changed"][0](source)
     before = entries(out)
     for options, says in (
@@ -268,10 +286,9 @@ def test_other_options_are_refused_and_other_columns_are_an_error(tmp_path: Path
 
 @pytest.mark.parametrize("wrong", ["a table of Delta Lake", "not UTF-8"])
 def test_a_source_that_is_there_and_is_none_any_more_is_an_error_of_the_data(
-    tmp_path: Path, source: Path, wrong: str
+    source: Path, finished: Path, wrong: str
 ) -> None:
-    out = tmp_path / "out"
-    run(source, out)
+    out = finished
     if wrong == "not UTF-8":
         Path(os.fsdecode(os.fsencode(source) + b"/\xff.parquet")).write_bytes(b"x")
     else:
@@ -327,9 +344,8 @@ def test_a_source_without_rows_may_get_some_and_lose_them(tmp_path: Path) -> Non
     assert pq.read_table(out).num_rows == 0 and verify(out).is_complete
 
 
-def test_parts_that_are_damaged_are_not_taken_over(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    run(source, out)
+def test_parts_that_are_damaged_are_not_taken_over(source: Path, finished: Path) -> None:
+    out = finished
     (out / "part-00005.parquet").write_bytes(b"cut")
     (out / "part-00006.parquet").unlink()
     CHANGES["new, sorts first"][0](source)
@@ -411,9 +427,8 @@ def test_an_amendment_that_dies_at_any_step_is_ended_by_the_same_command(
         verify(out, sample=0)
 
 
-def test_an_amendment_that_never_took_its_place_is_cleaned(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    run(source, out)
+def test_an_amendment_that_never_took_its_place_is_cleaned(source: Path, finished: Path) -> None:
+    out = finished
     CHANGES["new, sorts first"][0](source)
     with pytest.raises(Died):
         run(source, watched(out, dies_at("link", f"{RESTART}/part-00003.parquet")), accept_changes=True)
@@ -424,9 +439,8 @@ def test_an_amendment_that_never_took_its_place_is_cleaned(tmp_path: Path, sourc
     assert_undisturbed(source, out)
 
 
-def test_a_restart_that_an_amendment_began_to_remove_is_not_gone_on_with(tmp_path: Path, source: Path) -> None:
-    out = tmp_path / "out"
-    run(source, out)
+def test_a_restart_that_an_amendment_began_to_remove_is_not_gone_on_with(source: Path, finished: Path) -> None:
+    out = finished
     CHANGES["new, sorts first"][0](source)
     with pytest.raises(Died):
         run(source, watched(out, dies_at("rename", f"{RESTART}/part-00004.parquet")), restart=True)
@@ -511,10 +525,9 @@ def test_who_comes_while_another_one_amends_waits_for_it(
 
 
 def test_who_amended_does_not_go_on_with_what_another_one_amended_since(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, begun, replacing = tmp_path / "out", [], open_job.replacing
-    run(source, out)
+    out, begun, replacing = finished, [], open_job.replacing
     CHANGES["new, sorts first"][0](source)
 
     @contextmanager

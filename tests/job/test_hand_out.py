@@ -144,7 +144,7 @@ def test_the_parts_are_those_of_one_process(
     assert read_status(tmp_path / "out").workers[0].helpers == ()
 
 
-@pytest.mark.parametrize("seed", [0, 2, 5])
+@pytest.mark.parametrize("seed", [0, pytest.param(2, marks=pytest.mark.soak), 5])
 def test_workers_that_die_at_any_moment_cost_nothing_but_time(
     tmp_path: Path, source: Path, undisturbed: dict[str, bytes | None], seed: int
 ) -> None:
@@ -155,7 +155,7 @@ def test_workers_that_die_at_any_moment_cost_nothing_but_time(
     assert_whole(tmp_path / "out", undisturbed)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))])
 def test_rows_of_workers_that_died_are_told_once_and_do_not_stay_in_hand(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -198,7 +198,7 @@ def test_a_unit_that_is_being_committed_is_never_told_twice(
     assert len(attempts) == UNITS and sum(seen) == 60
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.soak)])
 def test_what_workers_did_before_they_died_is_told(tmp_path: Path, seed: int) -> None:
     folder, how = write_files(tmp_path / "in", {1, 2, 5, 7, 10}, UNITS), {"bad_rows": BadRows(bad_value="skip")}
     questions = itertools.count(seed)

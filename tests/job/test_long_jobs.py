@@ -23,7 +23,6 @@ from scanrnn_dist.job import Sharing, read_status
 
 LONG: dict[str, Any] = {"group_by": ["id"], "order_by": ["t"], "features": [f"x{nth}" for nth in range(D)]}
 LENGTHS = [1, 4, 9, 4, 4, 40, 1, 9, 4, 1, 4, 9]
-"""Few different ones, since each costs the specification a compilation."""
 
 WRITTEN: dict[str, Any] = {"row_group_size": 6, "compression": "none", "use_dictionary": False}
 
@@ -57,7 +56,7 @@ def rebuilt(source: Path, ids: str, order: str, features: list[str]) -> dict[Any
 
 
 def specified(source: Path) -> np.ndarray:
-    return specification(list(rebuilt(source, "id", "t", LONG["features"]).values()))
+    return oracle.gru_rows(encoder_of().cell, list(rebuilt(source, "id", "t", LONG["features"]).values()))
 
 
 REAL = [("bank_events_long", "client_id", "trans_date"), ("detector_pulses_long", "event_no", "t")]

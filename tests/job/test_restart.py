@@ -232,9 +232,9 @@ def test_what_is_left_of_a_restart_that_is_being_removed_is_no_job_or_all_of_it(
     assert died_at > 8 and not files_of(folder)
 
 
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.soak)])
 def test_who_was_asleep_while_another_published_changes_nothing(tmp_path: Path, every: int) -> None:
-    """At every step one process falls asleep, another one takes over and ends the publishing, the first one goes on."""
+    """At a step one process falls asleep, another one takes over and ends the publishing, the first one goes on."""
 
     def take_over(folder: Path, other: Path | None, expected: dict[str, bytes]) -> None:
         for lease in (folder / "__scanrnn/workers").glob("0-of-0.*"):
@@ -257,7 +257,7 @@ def test_who_was_asleep_while_another_published_changes_nothing(tmp_path: Path, 
     shutil.copytree(before, tmp_path / "count")
     assert finish_publishing(manifest_at(tmp_path / "count", lambda kind, name: steps_of_one.append(f"{kind} {name}")))
     for (number, step), then in itertools.product(enumerate(steps_of_one, 1), ["nothing", "another restart"]):
-        if then == "another restart" and number % every:
+        if number % every and step != "delete _SUCCESS":
             continue
         folder = shutil.copytree(before, tmp_path / f"{number}, {then}")
         expected = files_of(before / RESTART)

@@ -29,8 +29,9 @@ from scanrnn_dist.storage.local import LocalStore
 from scanrnn_dist.storage.arrow_objects import ArrowObjects
 from scanrnn_dist.storage.bucket import ObjectStore
 
-root, kind, *numbers = sys.argv[1:]
-for nth, number in enumerate(map(int, numbers)):
+told = [each.split("|") for each in sys.argv[1:]]
+numbered = [(root, kind, int(number)) for root, kind, *numbers in told for number in numbers]
+for nth, (root, kind, number) in enumerate(numbered):
     if process := os.fork():
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         assert status == -number, status
@@ -50,25 +51,34 @@ for nth, number in enumerate(map(int, numbers)):
 """
 
 
-def crash(root: Path, kind: str, *numbers: int) -> None:
-    """Processes that end by these signals, one after the other, while they work on unit 5 alone."""
-    command = [sys.executable, "-c", CRASHING, str(root), kind, *(str(int(number)) for number in numbers)]
+def crash(*told: tuple[Any, ...]) -> None:
+    """Processes that end by the signals of each root, one after the other, while they work on unit 5 alone."""
+    each = ["|".join([str(root), kind, *(str(int(number)) for number in numbers)]) for root, kind, *numbers in told]
+    command = [sys.executable, "-c", CRASHING, *each]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
 
 
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each signal, by which two processes ended, and one for 0, of a process that ended by itself."""
+    folder = tmp_path_factory.mktemp("crashed")
+    for number in (signal.SIGSEGV, signal.SIGKILL, 0):
+        (folder / f"{int(number)}" / COMMITS).mkdir(parents=True)
+    twice = [(folder / f"{int(number)}", "folder", number, number) for number in (signal.SIGSEGV, signal.SIGKILL)]
+    crash(*twice, (folder / "0", "folder", 0))
+    return folder
+
+
 @pytest.mark.parametrize(("number", "says"), [(signal.SIGSEGV, "Segmentation fault"), (signal.SIGKILL, "")])
-def test_a_crash_is_told_from_a_kill(tmp_path: Path, number: int, says: str) -> None:
-    (tmp_path / COMMITS).mkdir(parents=True)
-    crash(tmp_path, "folder", number, number)
-    suspect = read_commits(LocalStore(str(tmp_path), "x"), "j", np.ones(9, int)).suspects[5]
+def test_a_crash_is_told_from_a_kill(crashed: Path, number: int, says: str) -> None:
+    suspect = read_commits(LocalStore(str(crashed / f"{int(number)}"), "x"), "j", np.ones(9, int)).suspects[5]
     assert (suspect.deaths, suspect.deaths_alone) == (2, 2)
     assert suspect.verdict == (f"2 processes that worked on it ended with: {says}" if says else "")
 
 
-def test_an_attempt_that_ends_by_itself_leaves_no_trace(tmp_path: Path) -> None:
-    crash(tmp_path, "folder", 0)
-    assert [path.suffix for path in (tmp_path / COMMITS).iterdir()] == [".jsonl"]
+def test_an_attempt_that_ends_by_itself_leaves_no_trace(crashed: Path) -> None:
+    assert [path.suffix for path in (crashed / "0" / COMMITS).iterdir()] == [".jsonl"]
 
 
 def test_of_a_bucket_the_next_attempt_on_the_machine_brings_the_trace(
@@ -81,7 +91,7 @@ def test_of_a_bucket_the_next_attempt_on_the_machine_brings_the_trace(
         (tmp_path / "bucket" / folder).mkdir(parents=True)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    crash(tmp_path / "bucket", "bucket", 0, signal.SIGSEGV, signal.SIGKILL)
+    crash((tmp_path / "bucket", "bucket", 0, signal.SIGSEGV, signal.SIGKILL))
     others = {"scanrnn-other.1.00000003.crash", "scanrnn-notes.crash"}
     for name in others:
         (tmp_path / "temporary" / name).write_bytes(b"of another job, or of nobody's")

@@ -20,8 +20,8 @@ from scanrnn_dist.source import aside_schema
 from scanrnn_dist.source.parquet import vector_writer
 from scanrnn_dist.storage import LocalStore
 
-ROWS, SIZE = 2_000, 4
-BATCHES = {"one": [ROWS], "odd": [1, 1_199, 3, 0, 797], "small": [61] * 33}
+ROWS, SIZE = 1_000, 4
+BATCHES = {"one": [ROWS], "odd": [1, 599, 3, 0, 397], "small": [61] * 17}
 NAMES = pa.array(["one", "two", "three"])
 SIZES = pa.array(["small", "large", "huge"])
 OUTPUTS = [
@@ -38,7 +38,7 @@ def name_of(output: Output) -> str:
 def kept_of(rows: int) -> pa.RecordBatch:
     """Columns of many types, with nulls; the texts fill more than a page of pyarrow's, which has 1 MiB."""
     rng = np.random.default_rng(0)
-    texts = [None if n % 11 == 0 else f"{row:{n}}" for row, n in enumerate(rng.integers(0, 1_400, rows).tolist())]
+    texts = [None if n % 11 == 0 else f"{row:{n}}" for row, n in enumerate(rng.integers(0, 2_800, rows).tolist())]
     lists = [None if n % 7 == 0 else list(range(n)) for n in rng.integers(0, 30, rows)]
     batch = pa.record_batch({
         "id": pa.array(range(rows), pa.int64()),
@@ -128,7 +128,7 @@ def test_the_batches_that_rows_come_in_change_no_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: Output, steps: bool, is_small: bool, all_types: bool
 ) -> None:
     monkeypatch.setattr(vector_writer, "PAGE_BYTES", 1 << 13)
-    row_group_bytes = (1 << 16 if all_types else 1 << 14) if is_small else 4 << 20
+    row_group_bytes = (1 << 16 if all_types else 1 << 13) if is_small else 4 << 20
     output = Output(output.layout, output.dtype, output.compression, row_group_bytes)
     kept = kept_of(ROWS) if all_types else kept_of(ROWS).select(["id"])
     written = {}

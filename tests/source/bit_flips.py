@@ -1,11 +1,12 @@
 """Flips bits of a Parquet file one after the other and says what the reader makes of each; run as a script.
 
-    python tests/source/bit_flips.py FILE FIRST LAST STEP
+    python tests/source/bit_flips.py FIRST STEP FILE ...
 
-writes a line `bit outcome text` for each of the places FIRST, FIRST + STEP, ... among the bits of page headers and the
-footer; `bit` is counted from the beginning of the file. Outcomes: `right` (rows, names and types are the file's),
-`refused` (a `DataError`), `metadata` (right but for free text in the metadata), `wrong`, `raised` (anything else). A
-bit that ends the process is one without a line; one that takes more than `SECONDS` ends it, by SIGALRM.
+writes a line `file bit outcome text` for each of the places FIRST, FIRST + STEP, ... among the bits of page headers and
+the footer of the first file, and for 0, STEP, ... of each further one; `bit` is counted from the beginning of the file.
+Outcomes: `right` (rows, names and types are the file's), `refused` (a `DataError`), `metadata` (right but for free text
+in the metadata), `wrong`, `raised` (anything else). A bit that ends the process is one without a line; one that takes
+more than `SECONDS` ends it, by SIGALRM.
 """
 
 from __future__ import annotations
@@ -103,5 +104,7 @@ def sweep(path: Path, numbers: range) -> Iterator[tuple[int, str, str]]:
 
 
 if __name__ == "__main__":
-    for one in sweep(Path(sys.argv[1]), range(*map(int, sys.argv[2:5]))):
-        print(*one, flush=True)
+    first, step, *files = sys.argv[1:]
+    for path, begin in zip(map(Path, files), [int(first)] + [0] * len(files), strict=False):
+        for one in sweep(path, range(begin, len(places(path.read_bytes())), int(step))):
+            print(path.stem, *one, flush=True)

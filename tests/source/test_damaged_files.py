@@ -297,7 +297,7 @@ def test_found_files_of_one_flipped_bit_are_refused(shared_data: Path) -> None:
 
 
 def test_an_index_outside_of_its_dictionary_is_refused(tmp_path: Path) -> None:
-    """pyarrow gives it as it is, and who uses it reads foreign memory. Each bit of a page of indices in turn."""
+    """pyarrow gives it as it is, and who uses it reads foreign memory. Every third bit of a page of indices in turn."""
     kind = pa.array(["a", "b", None, "c"] * 3).dictionary_encode()
     table = pa.table(
         {"kind": kind, "all": pa.ListArray.from_arrays(pa.array([0, 5, 12], pa.int32()), kind).take([0, 1] * 6)}
@@ -308,7 +308,7 @@ def test_an_index_outside_of_its_dictionary_is_refused(tmp_path: Path) -> None:
     for leaf in range(2):
         column = pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(leaf)
         begin, end = column.data_page_offset, column.dictionary_page_offset + column.total_compressed_size
-        for bit in range(8 * begin, 8 * end):
+        for bit in range(8 * begin, 8 * end, 3):
             changed = bytearray(content)
             changed[bit // 8] ^= 1 << bit % 8
             try:

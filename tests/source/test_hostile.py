@@ -332,7 +332,7 @@ def test_long_texts_late_in_a_file_make_batches_smaller(tmp_path: Path, options:
 @pytest.mark.parametrize("lists", [False, True])
 def test_long_texts_after_the_rows_that_are_tried_make_batches_smaller(tmp_path: Path, lists: bool) -> None:
     """To learn how long texts are, 64 rows are read first: their pages tell of the long ones that follow."""
-    texts = pa.array(["x"] * 64 + ["y" * 100_000] * 2000)
+    texts = pa.array(["x"] * 64 + ["y" * 100_000] * 400)
     column = list_of([1] * len(texts), texts) if lists else texts
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
     source = replace(open_source(tmp_path / "a.parquet"), memory_bytes=16 << 20)

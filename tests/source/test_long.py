@@ -112,7 +112,7 @@ def check(plan: Plan, rows: list[dict[str, Any]], chunk_bytes: int = 1 << 20) ->
         assert np.array_equal(sequence, np.array(its, np.float32))
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_however_files_and_row_groups_cut_them_sequences_are_those_of_plain_python(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

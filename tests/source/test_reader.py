@@ -375,10 +375,10 @@ for path, footer in zip(sys.argv[1:], read_footers(sys.argv[1:], uri=None), stri
 
 def test_every_file_is_read_or_refused_with_its_name(shared_data: Path) -> None:
     """In a process of its own, all files one after the other: none may end it, and none may lose a row in silence."""
-    # One declares (and holds) 2 GiB in 4 kB: legal, refused for its layout, and half a minute of decoding.
-    paths = sorted(
-        str(path) for path in shared_data.rglob("*.parquet") if path.name != "large_string_map.brotli.parquet"
-    )
+    # One declares (and holds) 2 GiB in 4 kB: legal, refused for its layout, and half a minute of decoding. Another one
+    # is sound and keeps 1.2 GB in 180 kB: two seconds.
+    long = ("large_string_map.brotli.parquet", "wide_kept_column.parquet")
+    paths = sorted(str(path) for path in shared_data.rglob("*.parquet") if path.name not in long)
     done = subprocess.run(
         [sys.executable, "-c", EVERY_FILE, *paths], capture_output=True, text=True, timeout=120, check=False
     )
