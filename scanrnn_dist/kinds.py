@@ -6,7 +6,6 @@ Values are looked at by whoever takes them. Numbers are taken for one another, a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
 from numbers import Real
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -24,12 +23,11 @@ _WORDS: dict[Any, str] = {
     Sequence: "a list of names",
 }
 _MOST_LETTERS = 40
-_declared = cache(get_type_hints)
 
 
 def check_kinds(given: Any) -> None:
     """Refuse a dataclass with a field that is not of the kind that is declared; for its `__post_init__`."""
-    for name, declared in _declared(type(given)).items():
+    for name, declared in get_type_hints(type(given)).items():
         check_kind(name, getattr(given, name), declared)
 
 

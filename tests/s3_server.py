@@ -128,8 +128,10 @@ class S3Server:
 
     def create_bucket(self, bucket: str) -> None:
         """A bucket without objects; one that is there is emptied."""
-        self.client.create_bucket(Bucket=bucket)
-        self.empty(bucket)
+        try:
+            self.empty(bucket)
+        except self.client.exceptions.NoSuchBucket:
+            self.client.create_bucket(Bucket=bucket)
 
     def empty(self, bucket: str) -> None:
         """Delete the objects of a bucket and abort its unfinished uploads."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import importlib
+import itertools
 import os
 import sys
 import tempfile
@@ -194,9 +195,21 @@ def is_same_in(layouts: Path, output: Output, reader: str) -> bool:
     return np.array([np.array(row, np.float64) for row in rows]).tobytes() == expected.tobytes()
 
 
+def each_codec_by_each_package() -> list[Any]:
+    """All outputs by each reader; the packed ones by one reader of each package, by the others behind `-m soak`."""
+    first = {package: reader for reader, (package, _) in reversed(READERS.items())}
+    cases = itertools.product(READERS, [*OUTPUTS, *PACKED])
+    return [
+        pytest.param(
+            reader, output, id=f"{reader}-{name_of(output)}",
+            marks=[pytest.mark.soak] * (output in PACKED and reader not in first.values()),
+        )
+        for reader, output in cases
+    ]  # fmt: skip
+
+
 @pytest.mark.filterwarnings("ignore")  # of the readers
-@pytest.mark.parametrize("output", [*OUTPUTS, *PACKED], ids=name_of)
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(("reader", "output"), each_codec_by_each_package())
 def test_a_reader_finds_the_same_numbers_in_every_layout(layouts: Path, reader: str, output: Output) -> None:
     package = READERS[reader][0]
     pytest.importorskip(package)

@@ -548,14 +548,14 @@ def test_a_conditional_removal_is_given_up_and_tried_again_as_other_requests_are
     version = store.version("x")
     assert version is not None
     monkeypatch.setattr(remote_objects, "boto3_client", remote_options.boto3_client.__wrapped__)  # none is kept
-    monkeypatch.setattr(remote_options, "REQUEST_SECONDS", 1.5)
+    monkeypatch.setattr(remote_options, "REQUEST_SECONDS", 0.6)
     s3.inject("refuse", methods=("DELETE",), times=5, status=503)
     store.remove("x", version)
     assert not store.exists("x")
     store.write("x", b"1")
     s3.calm()
-    monkeypatch.setattr(remote_objects, "RETRY_SECONDS", 1)
-    late = s3.inject("delay", methods=("DELETE",), seconds=2)
+    monkeypatch.setattr(remote_objects, "RETRY_SECONDS", 0.5)
+    late = s3.inject("delay", methods=("DELETE",), seconds=1)
     with pytest.raises(StoppedError, match="Read timeout"):
         store.remove("x", version)
-    assert s3.injected(late) == 3, "of half a second each"
+    assert s3.injected(late) == 3, "of a fifth of a second each"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanrnn_dist.source.layouts.lists import alike_taken_apart, of_width, taken_apart
@@ -15,6 +15,7 @@ KINDS = (pa.list_, pa.large_list, pa.list_view, pa.large_list_view, lambda eleme
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25)
 @given(st.data())
 def test_the_lists_of_a_slice_are_what_python_makes_of_them(
     kind: Callable[[pa.DataType], pa.DataType], data: st.DataObject
@@ -31,6 +32,7 @@ def test_the_lists_of_a_slice_are_what_python_makes_of_them(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25)
 @given(st.data())
 def test_lists_that_may_be_stored_alike_are_taken_apart_as_each_alone(
     kind: Callable[[pa.DataType], pa.DataType], data: st.DataObject
@@ -51,6 +53,7 @@ def test_lists_that_may_be_stored_alike_are_taken_apart_as_each_alone(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25)
 @given(st.data())
 def test_elements_are_a_view_where_all_lists_have_the_width(
     kind: Callable[[pa.DataType], pa.DataType], data: st.DataObject
