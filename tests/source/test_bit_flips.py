@@ -97,13 +97,13 @@ def test_a_flipped_bit_gives_the_right_rows_or_an_error(tmp_path: Path, step: in
 
 
 def test_what_pyarrow_does_not_see_is_seen(tmp_path: Path) -> None:
-    """Among the bits of the headers of pages some lose steps in silence, checksums or not."""
+    """Among the bits of the headers of pages, every third here, some lose steps in silence, checksums or not."""
     write_nested(tmp_path / "a.parquet")
     content, right = (tmp_path / "a.parquet").read_bytes(), bit_flips.rows_of(tmp_path / "a.parquet")
     table = pq.read_table(pa.BufferReader(content))
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     unseen = 0
-    for bit in [place for place in bit_flips.places(content) if place < 8 * footer]:
+    for bit in [place for place in bit_flips.places(content) if place < 8 * footer][::3]:
         changed = bit_flips.flipped(content, bit)
         try:
             read = pq.ParquetFile(pa.BufferReader(changed), page_checksum_verification=True).read()
