@@ -32,6 +32,13 @@ def drawn(kind: type[Cell], in_features: int, hidden_features: int, seed: int = 
     return kind(in_features, hidden_features, **inits, **options, rngs=nnx.Rngs(seed))
 
 
+def not_for_a_file(in_features: int, hidden_features: int, seed: int = 0) -> Encoder:
+    """An encoder that no file holds, since its GRU was changed after it was built; its programs are those of a GRU."""
+    cell: Any = drawn(nnx.GRUCell, in_features, hidden_features, seed)
+    cell.note = "mine"
+    return Encoder(cell)
+
+
 QUICKLY = {"xla_backend_optimization_level": 0}
 """Options of `jax.jit` for programs that few rows go through: compiled in half of the time."""
 

@@ -19,10 +19,11 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
-from scanrnn_dist.api import EncoderOnDevices, explanation
+from scanrnn_dist.api import EncoderOnDevices, computation, explanation, verification
 from scanrnn_dist.api import data_sets as job
 from scanrnn_dist.cli import app as cli
-from scanrnn_dist.encoder import Encoder
+from scanrnn_dist.cli import computation as asked
+from scanrnn_dist.encoder import Encoder, StatefulEncoder, encoder_of_content
 from scanrnn_dist.engine.kernels import loaded
 from scanrnn_dist.errors import StoppedError
 from scanrnn_dist.job import Handling, JobOptions, JobReport, run_job
@@ -190,6 +191,27 @@ def stop_once_committed(out: Path, rows: int) -> Callable[[int], None]:
     return on_rows
 
 
+def build_encoders_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands and doors take encoders that they built before, of the same bytes or flags: a third of a small job.
+
+    So nothing may change one.
+    """
+    monkeypatch.setattr(verification, "encoder_of_content", _encoder_of_content)
+    monkeypatch.setattr(computation, "StatefulEncoder", _stateful_encoder)
+    monkeypatch.setattr(asked, "random_encoder", _random_encoder)
+
+
+_read: dict[bytes, Any] = {}
+_stateful_encoder = functools.cache(StatefulEncoder)
+_random_encoder = functools.cache(asked.random_encoder)
+
+
+def _encoder_of_content(kind: type, content: bytes, where: str) -> Any:
+    if content not in _read:
+        _read[content] = encoder_of_content(kind, content, where)
+    return _read[content]
+
+
 def keep_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands run in this process, whose devices cannot be changed any more."""
     assert cli.run  # so that its modules are imported
@@ -201,5 +223,6 @@ def keep_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def command_line_in_this_process(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     """For tests of `cli.run`: JAX has its devices already."""
     keep_devices(monkeypatch)
+    build_encoders_once(monkeypatch)
     monkeypatch.setattr(explanation, "_MEASURED_FLOPS", 1)  # of `plan`, which would take a second with small windows
     monkeypatch.setenv("COLUMNS", str(columns))

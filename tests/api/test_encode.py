@@ -102,7 +102,7 @@ def test_the_defaults_give_the_specification() -> None:
         np.testing.assert_allclose(features_of_row, of_the_specification, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("max_steps", [0, 2, 10, 10_000])
+@pytest.mark.parametrize("max_steps", [0, 10, 10_000])
 def test_max_steps_is_the_T_of_the_specification(max_steps: int) -> None:
     features = small(ROWS, max_steps=max_steps)
     for row, features_of_row in zip(ROWS, features, strict=True):

@@ -683,21 +683,20 @@ def test_progress_is_shown_where_it_is_wanted(tmp_path: Path, monkeypatch: pytes
 def test_a_thread_that_outlives_the_main_thread_is_told_so_and_leaves_nothing_aside(tmp_path: Path) -> None:
     script = """
 import sys, threading, time, pathlib
-import sources
-out = pathlib.Path(sys.argv[1])
+from scanrnn_dist import Encoder, WindowShape, featurize
+out, shape = pathlib.Path(sys.argv[1]), WindowShape(4, 4, 8)
 def work():
     try:
-        sources.featurize(out / "in.parquet", out / "out", rows_per_part=2)
+        featurize(Encoder.from_seed(0, 3, 5), out / "in.parquet", out / "out", rows_per_part=2, window_shape=shape)
     except Exception as error:
         print(type(error).__name__, error)
-source = sources.write_source(out / "in.parquet", sources.random_rows([30] * 400))
 thread = threading.Thread(target=work)
 thread.start()
 while thread.is_alive() and not list((out / "out").glob("part-*")):
     time.sleep(0.005)
 """
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    write_source(tmp_path / "in.parquet", random_rows([30] * 400))
     words = [sys.executable, "-c", script, str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("StoppedError The program's main thread has ended"), done.stdout + done.stderr
     assert not list((tmp_path / "out").rglob("*.tmp"))

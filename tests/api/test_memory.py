@@ -66,9 +66,9 @@ def more_bytes(folder: Path, rows: dict[str, int], in_features: int, group_by: l
 
 
 def test_ten_times_the_rows_take_less_than_100_MB_more_and_a_long_row_itself_and_its_copies(tmp_path: Path) -> None:
-    lengths, steps = [20] * 1000, 62_500  # 5.1 MB of values a round, 205 MB in all: twice the allowance
-    few = write_lengths(tmp_path / "few.parquet", lengths, 4, in_features=64)
-    many = write_lengths(tmp_path / "many.parquet", lengths, 40, in_features=64)
+    lengths, steps = [20] * 1000, 62_500  # 5.1 MB of values a round, 154 MB in all: more than the allowance
+    few = write_lengths(tmp_path / "few.parquet", lengths, 3, in_features=64)
+    many = write_lengths(tmp_path / "many.parquet", lengths, 30, in_features=64)
     long = write_lengths(tmp_path / "long.parquet", [steps, *[200] * 300], 1, in_features=64)
     more, of_long = more_bytes(tmp_path, {"few": few, "many": many, "long": long}, 64)
     # What is read ahead and waits to be written (32 + 16 MB), filled by the larger source alone.
@@ -130,11 +130,11 @@ def test_a_giant_row_takes_what_pyarrow_needs_for_it_beyond_a_small_budget(tmp_p
 
 @pytest.mark.parametrize("kernel", ["xla", pytest.param("native", marks=needs_native)])
 def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
-    D, long, short = 4, 10_000, [50] * 50
+    D, long, short = 4, 5_000, [50] * 50
     path = tmp_path / "a.parquet"
     first, rest = table_of([long], D), table_of(short, D)
     with pq.ParquetWriter(path, first.schema) as writer:
-        for table in (first, *[rest] * 40):
+        for table in (first, *[rest] * 20):
             writer.write_table(table)
     held: list[int] = []
     of_kernel: Any = Run if kernel == "xla" else NativeRun
@@ -146,13 +146,13 @@ def test_rows_behind_a_long_one_are_let_go(tmp_path: Path, monkeypatch: pytest.M
         return advance(self, more)
 
     monkeypatch.setattr(of_kernel, "advance", watched)
-    monkeypatch.setattr(MemoryShares, "chunk", 50_000)
+    monkeypatch.setattr(MemoryShares, "chunk", 25_000)
     hold(monkeypatch, open=1_000_000, look_ahead=0)
     shape = WindowShape(lanes=4, block_steps=4, window_blocks=8)
     job.featurize(
         Encoder.from_seed(0, D, H), path, tmp_path / "out", window_shape=shape, rows_per_part=50, kernel=kernel
     )
     # The long row and three chunks, since the engine takes one while it has less than two windows. XLA's arena grows by
-    # half as much again; a native device whose thread waits for a core keeps older chunks. All rows have 1.8 MB.
+    # half as much again; a native device whose thread waits for a core keeps older chunks. All rows have 0.9 MB.
     row = long * D * 4
-    assert max(held) <= {"xla": 1.5 * (row + 3 * 50_000), "native": row + 12 * 50_000}[kernel]
+    assert max(held) <= {"xla": 1.5 * (row + 3 * 25_000), "native": row + 12 * 25_000}[kernel]

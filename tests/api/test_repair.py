@@ -7,22 +7,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pyarrow as pa
 import pytest
-from cells import drawn
+from cells import not_for_a_file
 from crashing import identities
 from faults import Died, dies_at, watched
-from flax import nnx
 from holding import hold
 from s3_server import S3Server
-from sources import D, H, encoder_of, entries, featurize, parts_of, random_rows, write_source
+from sources import D, H, build_encoders_once, encoder_of, entries, featurize, parts_of, random_rows, write_source
 
 from scanrnn_dist.api import verification
 from scanrnn_dist.api.verification import verify
 from scanrnn_dist.cli import run as scanrnn
-from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import MemoryShares, Sharing, read_status
 from scanrnn_dist.records import COMMITS, JOB, PARTS, RESTART, SUCCESS
@@ -35,6 +32,7 @@ UNITS = 6
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryShares, "chunk", 1000)
     hold(monkeypatch, read_ahead=1)
+    build_encoders_once(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +183,7 @@ def test_a_surplus_part_is_removed_where_nothing_could_be_made_again(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out = shutil.copytree(finished / "in", tmp_path / "in"), tmp_path / "out"
-    featurize(source, out, Encoder(drawn(nnx.GRUCell, D, H, activation_fn=jax.nn.soft_sign)), rows_per_part=5)
+    featurize(source, out, not_for_a_file(D, H), rows_per_part=5)
     before = identities(out), (out / SUCCESS).stat().st_ino
     shutil.copy(out / "part-00003.parquet", out / "part-00006.parquet")
     shutil.rmtree(source)
@@ -245,24 +243,21 @@ def test_repair_runs_the_job_as_it_was_run(tmp_path: Path) -> None:
 
 
 def test_repair_needs_the_source_as_it_was_and_an_encoder(finished: Path, tmp_path: Path) -> None:
-    def encoder(seed: int = 0) -> Encoder:
-        return Encoder(drawn(nnx.GRUCell, D, H, seed, activation_fn=jax.nn.soft_sign))
-
     shutil.copytree(finished / "in", tmp_path / "in")
-    featurize(tmp_path / "in", tmp_path / "out", encoder(), rows_per_part=5)
+    featurize(tmp_path / "in", tmp_path / "out", not_for_a_file(D, H), rows_per_part=5)
     before = parts_of(tmp_path / "out")
     damage(tmp_path / "out")
     damaged = entries(tmp_path / "out")
     with pytest.raises(ConfigError, match=r"pass the encoder, in Python, as encoder=\.$"):
         verify(tmp_path / "out", repair=True)
     with pytest.raises(ConfigError, match="fingerprint"):
-        verify(tmp_path / "out", repair=True, encoder=encoder(1))
+        verify(tmp_path / "out", repair=True, encoder=not_for_a_file(D, H, 1))
     (tmp_path / "in/b.parquet").rename(tmp_path / "away")
     with pytest.raises(DataError, match=r"The source changed .*b\.parquet is gone"):
-        verify(tmp_path / "out", repair=True, encoder=encoder())
+        verify(tmp_path / "out", repair=True, encoder=not_for_a_file(D, H))
     assert entries(tmp_path / "out") == damaged
     (tmp_path / "away").rename(tmp_path / "in/b.parquet")
-    verify(tmp_path / "out", repair=True, encoder=encoder())
+    verify(tmp_path / "out", repair=True, encoder=not_for_a_file(D, H))
     assert parts_of(tmp_path / "out") == before
 
 

@@ -150,7 +150,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     keep_devices(monkeypatch)
     monkeypatch.setattr(tune, "LANES", {"cpu": (2,)})
     monkeypatch.setattr(tune, "BLOCK_STEPS", (2,))
-    monkeypatch.setattr(tune, "WINDOW_BLOCKS", (1, 2))
+    monkeypatch.setattr(tune, "WINDOW_BLOCKS", (2,))
 
 
 @pytest.mark.usefixtures("_small")

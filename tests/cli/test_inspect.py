@@ -314,8 +314,9 @@ def test_texts_too_many_to_list_are_left_out_with_a_comment(tmp_path: Path, caps
 def test_jax_is_not_started(tmp_path: Path) -> None:
     source = written(tmp_path / "in.parquet", {"seq": nested([2])[0]})
     code = (
-        "import sys; from scanrnn_dist.cli.app import run; "
-        f"assert run(['inspect', {str(source)!r}, '--statistics']) == 0; assert 'jax' not in sys.modules"
+        "import os, sys; from scanrnn_dist.cli.app import run; "
+        f"code = run(['inspect', {str(source)!r}, '--statistics'], owns_process=True); assert code == 0; "
+        "assert 'jax' not in sys.modules; os._exit(0)"  # as the command does
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

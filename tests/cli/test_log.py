@@ -96,12 +96,11 @@ def test_as_json_each_line_is_an_object(source: str, tmp_path: Path, capsys: pyt
     assert code == 2 and json.loads(err)["level"] == "error"
 
 
-def test_warnings_of_a_worker_are_objects_too(source: str, tmp_path: Path) -> None:
+def test_warnings_of_a_worker_are_objects_too(source: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["--log-format", "json", "featurize", source, str(tmp_path / "out"), *GRU, "--processes", "1"]
-    many = ["--lanes", "40000", "--block-steps", "1", "--window-blocks", "1"]
-    command = [sys.executable, "-m", "scanrnn_dist", *words, *many]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    code, _, err = run(capfd, *words, "--lanes", "40000", "--block-steps", "1", "--window-blocks", "1")
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert code == 0
     (warning,) = [line["message"] for line in lines if line["level"] == "warning"]
     assert warning.startswith("Warning: --lanes 40,000 has each device compute")
 

@@ -320,8 +320,10 @@ def test_without_scan_the_first_rows_of_each_file_are_read(
     assert (found.files, found.failed, found.whole) == (2, 1, False) and found.rows < 40
 
 
-def steps_of(count: int, steps: int) -> list[Any]:
-    return [[[0.5, 1.0]] * steps] * count
+def steps_of(count: int, steps: int) -> pa.Array:
+    numbers = pa.array(np.tile(np.array([0.5, 1.0], np.float32), count * steps))
+    of_steps = pa.ListArray.from_arrays(pa.array(range(0, len(numbers) + 1, 2), pa.int32()), numbers)
+    return pa.ListArray.from_arrays(pa.array(range(0, count * steps + 1, steps), pa.int32()), of_steps)
 
 
 @pytest.fixture
@@ -337,9 +339,9 @@ def told_of(capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
     return json.loads(out)
 
 
-def write_in_groups(path: Path, sequences: list[Any], row_group_size: int, **more: Any) -> None:
+def write_in_groups(path: Path, sequences: pa.Array, row_group_size: int, **more: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = {"id": range(len(sequences)), "sequence": pa.array(sequences, FLOATS), **more}
+    columns = {"id": range(len(sequences)), "sequence": sequences, **more}
     pq.write_table(pa.table(columns), path, row_group_size=row_group_size, use_dictionary=False)
 
 
