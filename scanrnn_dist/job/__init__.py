@@ -8,7 +8,7 @@ from scanrnn_dist.job.attempt import OnRows
 from scanrnn_dist.job.cleaning import clean
 from scanrnn_dist.job.columns import left_out_in_words
 from scanrnn_dist.job.computation import RECIPE, Computation, InFeatures
-from scanrnn_dist.job.continued import APPLIED, FirstSource, check_is_whole, continued_plan, first_source
+from scanrnn_dist.job.continued import APPLIED, FirstSource, check_is_whole, first_source
 from scanrnn_dist.job.damage import (
     PROBLEMS_TOLD,
     check_parts,
@@ -43,5 +43,6 @@ from scanrnn_dist.job.set_aside import quarantined
 from scanrnn_dist.job.shares import share_of_units
 from scanrnn_dist.job.sorting import original_of
 from scanrnn_dist.job.status import Status, look_at, read_status, saved_rows
+from scanrnn_dist.job.update_plan import continued_plan
 from scanrnn_dist.job.work import OnStart, run_job
 from scanrnn_dist.job.worker import Answer, UnitWorker

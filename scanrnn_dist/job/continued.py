@@ -12,34 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from scanrnn_dist.errors import ConfigError, DataError
-from scanrnn_dist.job.new_steps import NewSteps, keys_of, told_key
+from scanrnn_dist.job.new_steps import NewSteps
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.protocols import Stage
-from scanrnn_dist.ragged import running_sums
-from scanrnn_dist.records import FIRST, STATE, part_names, quarantine_name, read_part, read_quarantine
+from scanrnn_dist.records import FIRST, STATE, read_part, read_quarantine
 from scanrnn_dist.source import (
-    ERROR,
-    ROWS_PER_PART,
-    SKIP,
     Chunk,
     FailedUnit,
-    FileTable,
     Prefetched,
     ReadOptions,
-    Source,
     Unit,
-    Units,
     aside_schema,
     conformed,
-    count_name,
     picked_rows,
     with_wide_indices,
 )
@@ -81,7 +72,11 @@ class ContinuedPlan(Plan):
         found: of each of these parts its rows that have new steps, rising, and which rows of `new` these are.
         begun: `(n,)` rows of `new` whose ids the old output does not have.
         joined: how many of these, the first ones, follow in the last of the old parts.
-        aside: lines of the rows that are set aside, which are those of the last unit.
+        aside: how many rows are set aside, which are those of the last unit.
+        lists: of each list of rows set aside that the old output has: the unit that it is of, and the lines that leave
+            it, rising, as their rows have steps now.
+        old_units: how many units the old job has.
+        empty: rows of `new`, rising, that are set aside now.
         counts: how often each choice for bad rows was applied to the new steps.
         applied: digests of the new steps, the last being these.
         of_job: the id of the job whose output it is.
@@ -94,7 +89,10 @@ class ContinuedPlan(Plan):
     found: tuple[tuple[np.ndarray, np.ndarray], ...]
     begun: np.ndarray
     joined: int
-    aside: tuple[pa.RecordBatch, ...]
+    aside: int
+    lists: tuple[tuple[int, np.ndarray], ...]
+    old_units: int
+    empty: np.ndarray
     counts: Mapping[str, int]
     applied: tuple[str, ...]
     of_job: str
@@ -160,7 +158,7 @@ class ContinuedPlan(Plan):
 
     def _rows_of(self, unit: Unit, batch: pa.RecordBatch, begin: int) -> np.ndarray:
         """The new rows of a batch that begins at row `begin` of a unit, `(n,)` int64; -1 where there are none."""
-        _check_types(batch.schema, self.kept_schema, self.keep, self.store.path(self.names[unit.index]))
+        check_types(batch.schema, self.kept_schema, self.keep, self.store.path(self.names[unit.index]))
         rows, (old, found) = np.full(batch.num_rows, -1), self.found[unit.index]
         here = slice(*np.searchsorted(old, (begin, begin + batch.num_rows)))
         rows[old[here] - begin] = found[here]
@@ -184,10 +182,28 @@ class ContinuedPlan(Plan):
 
     def _aside_chunks(self, unit: Unit) -> Iterator[Chunk]:
         """The rows of the unit that are set aside."""
-        begin = 0
-        for lines in self.aside:
-            yield replace(self._begun_chunk(unit, self.begun[:0], begin), end=begin + lines.num_rows, aside=lines)
-            begin += lines.num_rows
+        begin, none, sequences = 0, np.zeros(0, np.int64), self.new.sequences.slice(0, 0)
+        for lines in chain(self._lines_that_stay(), self.new.lines_aside(self.empty)):
+            end = begin + lines.num_rows
+            yield Chunk(unit, none, sequences, self.new.kept.slice(0, 0), begin, end, aside=lines)
+            begin = end
+            del lines  # or they would stay alive while the next ones are read
+        if begin != unit.rows:
+            raise DataError(f"The lists of {self.store.root} hold {begin} rows; expected {unit.rows}, as recorded.")
+
+    def _lines_that_stay(self) -> Iterator[pa.RecordBatch]:
+        """The lines of the old output's lists whose rows have no steps now either, batch by batch."""
+        schema = aside_schema(self.kept_schema)
+        for unit, leaving in self.lists:
+            begin = 0
+            for batch in read_quarantine(self.store, unit, self.old_units):
+                here = slice(*np.searchsorted(leaving, (begin, begin + batch.num_rows)))
+                rows = np.delete(np.arange(batch.num_rows), leaving[here] - begin)
+                begin += batch.num_rows
+                columns = [conformed(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
+                if len(rows):
+                    yield picked_rows(pa.RecordBatch.from_arrays(columns, schema=schema), rows)
+                del batch, columns
 
     def _kept(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """The kept columns: those of the new steps, where a row has any."""
@@ -223,153 +239,7 @@ def check_is_whole(job: Mapping[str, Any], root: str) -> None:
         )
 
 
-def continued_plan(
-    store: Store,
-    of_job: str,
-    parts: pa.Table,
-    new_plan: Plan,
-    new: NewSteps,
-    applied: tuple[str, ...],
-    first: FirstSource,
-    empty_sequence: str,
-) -> ContinuedPlan:
-    """What an update of an output would do.
-
-    Args:
-        store: where the output stands.
-        of_job: the id of its job.
-        parts: the records of its parts. Rows that were set aside had no steps.
-        new_plan: of the source of the new steps.
-        new: the new steps.
-        applied: digests of all that was applied before.
-        first: what the output began with.
-        empty_sequence: what is done with a new id that has no steps.
-
-    Raises:
-        DataError: a part that cannot be read, other types than the new steps have, an id that stands twice, or a new
-            one without steps under "error".
-    """
-    rows_of = dict(zip(part_names(parts["unit"].to_pylist(), len(parts)), parts["rows"].to_pylist(), strict=True))
-    names = tuple(name for name, rows in rows_of.items() if rows)
-    is_begun, steps, found = np.ones(len(new), bool), [0] * len(names), []
-    order = tuple(name for name in new.first.schema.names if name in new_plan.keep)
-    for index, name in enumerate(names):
-        begin, hits = 0, [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
-        for batch in read_part(store, name, [*new.ids, *order]):
-            _check_types(batch.schema, new.kept.schema, (*new.ids, *order), store.path(name))
-            rows = new.rows_of(batch)
-            _check_is_later(batch, rows, new, order)
-            hit = np.flatnonzero(rows >= 0)
-            rows = rows[hit]
-            hits.append((begin + hit, rows))
-            begin += batch.num_rows
-            twice = rows[~is_begun[rows]]
-            if len(twice) or len(np.unique(rows)) < len(rows):
-                raise DataError(f"{store.path(name)} has an id that stands twice in the output; expected each once.")
-            is_begun[rows] = False
-            steps[index] += int(new.sequences.lengths[rows].sum())
-        old, ours = map(np.concatenate, zip(*hits, strict=True))
-        found.append((old, ours))
-    aside, counts = _still_aside(store, parts, new_plan.kept_schema, new, is_begun), dict(new.counts)
-    begun, most = np.flatnonzero(is_begun), new_plan.rows_per_part or ROWS_PER_PART
-    if len(empty := _newly_aside(new, begun, empty_sequence)):
-        begun = np.setdiff1d(begun, empty, assume_unique=True)
-        lines = np.searchsorted(np.flatnonzero(new.sequences.lengths == 0), empty)
-        aside.append(picked_rows(new.without_steps, lines))
-        counts[count_name("empty_sequence", SKIP)] = len(empty)
-    joined = min(len(begun), max(0, most - rows_of[names[-1]])) if names else 0
-    units = _units(
-        store, new_plan, [rows_of[name] for name in names], names, steps, new.sequences.lengths[begun], joined,
-        sum(lines.num_rows for lines in aside),
-    )  # fmt: skip
-    source = Source(new_plan.source.filesystem, units.files, new_plan.source.schema, int(units.rows.sum()))
-    base = {name: getattr(new_plan, name) for name in ("given", "layout", "keep", "rows_per_part")}
-    return ContinuedPlan(
-        source=source, units=units, new=new, store=store, names=names, found=tuple(found), begun=begun, joined=joined,
-        aside=tuple(aside), counts=counts, applied=(*applied, new.digest), of_job=of_job, first=first, **base,
-    )  # fmt: skip
-
-
-def _still_aside(
-    store: Store, parts: pa.Table, kept: pa.Schema, new: NewSteps, is_begun: np.ndarray
-) -> list[pa.RecordBatch]:
-    """The lines of rows that were set aside and have no steps now either, which therefore do not begin."""
-    still, schema = [], aside_schema(kept)
-    for unit in parts["unit"].filter(pc.greater(parts["aside"], 0)).to_pylist():
-        path = store.path(quarantine_name(unit, len(parts)))
-        for batch in read_quarantine(store, unit, len(parts)):
-            old = pa.RecordBatch.from_arrays(batch.columns[-len(kept) :], kept.names)
-            _check_types(old.schema, kept, tuple(kept.names), path)
-            rows = new.rows_of(old)
-            steps = new.lengths_of(rows)
-            is_begun[rows[(rows >= 0) & (steps == 0)]] = False
-            columns = [conformed(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
-            still.append(picked_rows(pa.RecordBatch.from_arrays(columns, schema=schema), np.flatnonzero(steps == 0)))
-    return [lines for lines in still if lines.num_rows]
-
-
-def _newly_aside(new: NewSteps, begun: np.ndarray, empty_sequence: str) -> np.ndarray:
-    """Of the rows that begin those that have no steps, if these are set aside; under "error" refused."""
-    empty = begun[new.sequences.lengths[begun] == 0]
-    if empty_sequence == ERROR and len(empty):
-        raise DataError(
-            f"{told_key(new.kept, new.ids, int(empty[0]))} is a new id without steps; expected at least one "
-            "(--empty-sequence error). Leave the row out of the source."
-        )
-    return empty[: len(empty) if empty_sequence == SKIP else 0]
-
-
-def _units(
-    store: Store,
-    new_plan: Plan,
-    rows: list[int],
-    names: tuple[str, ...],
-    steps: list[int],
-    lengths: np.ndarray,
-    joined: int,
-    aside: int,
-) -> Units:
-    """A unit for each old part, of its rows and maybe some that begin; then units of those that begin, `lengths` each.
-
-    The last one is of the rows that are set aside, if any are. The parts stand in for files, and what they have of rows
-    that begin for a row group more.
-    """
-    most, alone = new_plan.rows_per_part or ROWS_PER_PART, len(lengths) - joined
-    begun = [min(most, alone - at) for at in range(0, alone, most)]
-    bounds = running_sums(np.array([joined, *begun], np.int64))
-    weights = [int(lengths[begin:end].sum()) for begin, end in pairwise(bounds)] + ([0] if aside else [])
-    begun += [aside] if aside else []
-    groups = [[count] for count in [*rows, *begun]]
-    if joined:
-        groups[len(rows) - 1].append(joined)
-        steps = [*steps[:-1], steps[-1] + weights[0]]
-    entries = [(store.path(name), 0, None) for name in names]
-    entries += [(new_plan.named, 0, None)] if begun else []
-    in_unit = np.array([sum(counts) for counts in groups], np.int64)
-    return Units(
-        FileTable.from_entries(entries, ""), np.minimum(np.arange(len(groups)), len(names)).astype(np.int32),
-        running_sums(np.array([len(counts) for counts in groups])), np.array([*chain.from_iterable(groups)], np.int64),
-        np.zeros(len(groups), np.int64), in_unit + np.array([*steps, *weights[1:]], np.int64),
-    )  # fmt: skip
-
-
-def _check_is_later(batch: pa.RecordBatch, rows: np.ndarray, new: NewSteps, order: tuple[str, ...]) -> None:
-    """Refuse new steps that do not come after the last one of their sequence."""
-    hit = np.flatnonzero(rows >= 0)
-    if not order or not len(hit):
-        return
-    last = picked_rows(batch.select([*dict.fromkeys((*new.ids, *order))]), hit)
-    first = picked_rows(new.first, rows[hit])
-    for nth, (before, after) in enumerate(zip(keys_of(last, order), keys_of(first, order), strict=True)):
-        if not after > before:
-            raise DataError(
-                f"{told_key(last, new.ids, nth)}: the first new step has {told_key(first, order, nth)}; expected one "
-                f"that comes after {told_key(last, order, nth)}, the last one that was applied. Leave out steps that "
-                "were applied."
-            )
-
-
-def _check_types(old: pa.Schema, new: pa.Schema, names: tuple[str, ...], where: str) -> None:
+def check_types(old: pa.Schema, new: pa.Schema, names: tuple[str, ...], where: str) -> None:
     """Refuse columns that are of other types in the output, maybe of an earlier version, than in the new steps."""
     for name in names:
         if with_wide_indices(old.field(name).type) != new.field(name).type:

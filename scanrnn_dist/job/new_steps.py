@@ -1,6 +1,6 @@
 """New steps of sequences, in memory, found by the ids of their sequences: what an update goes on with.
 
-They are read as any source is, by the same options. How they are joined with an output that stands is `continued.py`'s.
+They are read as any source is, by the same options. `update_plan.py` joins them with an output that stands.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from scanrnn_dist.ragged import Ragged, compact, joined, row_pieces
 from scanrnn_dist.source import (
     INITIAL_CARRY,
     SKIP,
-    Chunk,
     SetAside,
+    Unit,
     aside_batch,
-    aside_schema,
     count_name,
     is_comparable,
     read_chunks,
@@ -54,7 +53,8 @@ class NewSteps:
         sequences: of the `N` rows.
         numbers: the row of each id.
         first: `(N,)` rows of the columns that order steps, each the first step's; without columns where none do.
-        without_steps: under `--empty-sequence skip` the lines that set aside the rows without steps, in their order.
+        may_be_aside: under `--empty-sequence skip` of each chunk with rows without steps: its first row here, its unit,
+            and which rows of that it has.
         counts: how often each choice for bad values was applied.
         digest: SHA-256 of ids, steps and what orders the first ones, in hexadecimal: of the same steps it is the same,
             wherever they stand and in whatever order of rows.
@@ -66,7 +66,7 @@ class NewSteps:
     sequences: Ragged
     numbers: dict[Any, int]
     first: pa.RecordBatch
-    without_steps: pa.RecordBatch
+    may_be_aside: tuple[tuple[int, Unit, range], ...]
     counts: Mapping[str, int]
     digest: str
     kept_digest: str
@@ -92,6 +92,15 @@ class NewSteps:
         """Where to cut rows, so that the values of each piece take at most so much, or it is one row."""
         return row_pieces(4 * self.sequences.in_features * self.lengths_of(rows), most_bytes)
 
+    def lines_aside(self, rows: np.ndarray) -> Iterator[pa.RecordBatch]:
+        """The lines that set aside rows without steps, which rise; chunk by chunk, as they were read."""
+        for first, unit, numbers in self.may_be_aside:
+            begin, end = np.searchsorted(rows, (first, first + len(numbers)))
+            reason = "the id is new and has no steps."
+            lines = [SetAside(row, "empty_sequence", reason) for row in (rows[begin:end] - first).tolist()]
+            if lines:
+                yield aside_batch(unit, np.array(numbers), lines, self.kept.slice(first, len(numbers)))
+
 
 def read_new_steps(
     plan: Plan, options: JobOptions, ids: Sequence[str], in_features: int, input: InputSpec | None
@@ -115,7 +124,8 @@ def read_new_steps(
         kind = plan.kept_schema.field(name).type
         if not is_comparable(kind):
             raise ConfigError(f"The ids in {name!r} are {kind}; expected numbers, texts or times.")
-    parts, kept, without_steps, counts, needed_bytes = [], [], list[pa.RecordBatch](), Counter[str](), 0
+    parts, kept, counts, rows, needed_bytes = [], [], Counter[str](), 0, 0
+    may_be_aside = list[tuple[int, Unit, range]]()
     takes_all = replace(options, bad_rows=replace(options.bad_rows, empty_sequence=INITIAL_CARRY))
     with closing(read_chunks(plan.source, plan.units, takes_all.reading(in_features, input))) as chunks:
         for chunk in chunks:
@@ -127,8 +137,9 @@ def read_new_steps(
             parts.append(chunk.sequences)
             kept.append(chunk.kept)
             counts.update(chunk.counts)
-            if options.bad_rows.empty_sequence == SKIP:
-                without_steps += _without_steps(chunk)
+            if options.bad_rows.empty_sequence == SKIP and not chunk.sequences.lengths.all():
+                may_be_aside.append((rows, chunk.unit, range(chunk.begin, chunk.end)))
+            rows += chunk.rows
             needed_bytes += _COPIES * chunk.nbytes + _ROW_BYTES * chunk.rows
             check_fits(needed_bytes, "The new steps", _REMEDY)
     batch = _as_one(kept, plan.kept_schema)
@@ -147,16 +158,8 @@ def read_new_steps(
     digest = _digest(ids, keys, keys_of(first, order) if order else [()] * len(batch), sequences)
     del counts[count_name("empty_sequence", INITIAL_CARRY)]  # most of them have steps in the output
     return NewSteps(
-        tuple(ids), batch, sequences, numbers, first, _as_one(without_steps, aside_schema(plan.kept_schema)), counts,
-        digest, _kept_digest(batch),
-    )  # fmt: skip
-
-
-def _without_steps(chunk: Chunk) -> list[pa.RecordBatch]:
-    """The lines with which the rows of a chunk that have no steps are set aside, if there are any."""
-    rows = np.flatnonzero(chunk.sequences.lengths == 0).tolist()
-    lines = [SetAside(row, "empty_sequence", "the id is new and has no steps.") for row in rows]
-    return [aside_batch(chunk.unit, chunk.numbers, lines, chunk.kept)] if lines else []
+        tuple(ids), batch, sequences, numbers, first, tuple(may_be_aside), counts, digest, _kept_digest(batch)
+    )
 
 
 def _as_one(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:

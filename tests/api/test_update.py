@@ -9,6 +9,7 @@ import shutil
 import sys
 import weakref
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from scanrnn_dist.job import continued as continuing
 from scanrnn_dist.job import plan as planning
 from scanrnn_dist.job.new_steps import NewSteps
 from scanrnn_dist.records import RESTART, Output
-from scanrnn_dist.source import BadRows, Chunk, schemas
+from scanrnn_dist.source import BadRows, Chunk, ReadOptions, schemas
 from scanrnn_dist.source.layouts import find
 from scanrnn_dist.source.layouts.find import LAYOUTS
 from scanrnn_dist.storage import LocalStore
@@ -213,6 +214,60 @@ def test_where_no_steps_are_an_error_only_new_ids_need_some(tmp_path: Path) -> N
     assert entries(out) == held
     report = continued(out, write(tmp_path / "3.parquet", {0: rows[2], 1: NONE}))
     assert (report.rows, report.steps) == (2, 2)
+
+
+def test_rows_set_aside_are_held_batch_by_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a line is made for those alone that are set aside now, not for all that have no new steps."""
+    mib, out, steps = 1 << 20, tmp_path / "out", random_rows([3])
+
+    def day(name: int, rows: dict[int, np.ndarray], nbytes: int) -> Path:
+        texts = [str(number) * nbytes for number in rows]
+        return write_source(tmp_path / f"{name}.parquet", list(rows.values()), id=pa.array([*rows]), text=texts)
+
+    how: dict[str, Any] = {"keep_state": True, "ids": ["id"], "bad_rows": BadRows(empty_sequence="skip")}
+    featurize(day(0, dict.fromkeys(range(24), NONE), mib), out, **how)
+    made, plans = list[int](), list[Any]()
+    aside_batch = new_steps.aside_batch
+    monkeypatch.setattr(new_steps, "aside_batch", lambda *given: made.append(len(given[2])) or aside_batch(*given))
+    new = day(1, {**dict.fromkeys(range(12), NONE), 12: steps[0], 30: NONE}, 1)
+    before = pa.total_allocated_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(updating, "run_job", lambda destination, plan, *rest: plans.append(plan))
+        continued(out, new)
+    assert pa.total_allocated_bytes() - before < mib
+    reading = ReadOptions(plans[0].layout)
+    for chunk in plans[0].chunks(plans[0].units, reading, prefetch_bytes=1, stage=nullcontext, on_chunk=None):
+        assert pa.total_allocated_bytes() - before < 16 * mib
+        del chunk
+    assert made == [1]
+    continued(out, new)
+    listed = quarantined(out)
+    assert listed["id"].to_pylist() == [*range(12), *range(13, 24), 30]
+    assert listed["text"].to_pylist() == [str(number) * mib for number in listed["id"].to_pylist()[:-1]] + ["30"]
+
+
+@pytest.mark.parametrize("is_long", [False, True], ids=["nested", "long"])
+def test_new_ids_that_are_set_aside_are_listed_as_featurize_lists_them(tmp_path: Path, is_long: bool) -> None:
+    """Those that are the source's alone, in the long format with steps that are dropped."""
+    encoder, out, first, new = encoder_of(0, 1, 4), tmp_path / "out", tmp_path / "0.parquet", tmp_path / "1.parquet"
+    how: dict[str, Any] = {"keep_state": True, "rows_per_part": 2}
+    how["bad_rows"] = BadRows(bad_value="drop-step", empty_sequence="skip")
+    how |= {"group_by": ["id"], "order_by": ["t"]} if is_long else {"ids": ["id"]}
+    nan, ids = float("nan"), np.repeat(np.arange(1, 9), 2)
+    values = [nan, 0.5, nan, nan, 0.5, nan, nan, nan, nan, nan, 1.0, 0.5, nan, nan, nan, nan]
+    for path, begin, end in ((first, 0, 4), (new, 2, 16)):
+        if is_long:
+            columns = {"id": ids[begin:end], "t": range(begin, end), "x": pa.array(values[begin:end], pa.float32())}
+            pq.write_table(pa.table(columns), path, row_group_size=3)
+        else:
+            rows = np.array(values[begin:end], np.float32).reshape(-1, 2, 1)
+            write_source(path, [*rows], row_group_size=3, id=pa.array(ids[begin:end:2]))
+    featurize(first, out, encoder, **how)
+    featurize(new, tmp_path / "alone", encoder, **how)
+    continued(out, new)
+    found, alone = (quarantined(folder).drop_columns("reason").to_pylist() for folder in (out, tmp_path / "alone"))
+    assert [row["id"] for row in alone] == [2, 4, 5, 7, 8] and found[0]["id"] == 2 and found[0]["file"] == str(first)
+    assert found[1:] == alone[1:]
 
 
 @pytest.mark.parametrize(("choice", "count"), [("drop-step", 2), ("zero", 2 * D)])
