@@ -70,11 +70,10 @@ def continued_plan(
         found.append((old, ours))
     lists, aside = _lists(store, parts, new_plan.kept_schema, new, is_begun)
     begun, counts, most = np.flatnonzero(is_begun), dict(new.counts), new_plan.rows_per_part or ROWS_PER_PART
-    empty = _empty(new, begun, empty_sequence)
+    if len(empty := _empty(new, begun, empty_sequence)):
+        counts[count_name("empty_sequence", empty_sequence)] = len(empty)
     if empty_sequence != SKIP:
         empty = empty[:0]
-    if len(empty):
-        counts[count_name("empty_sequence", SKIP)] = len(empty)
     begun = np.setdiff1d(begun, empty, assume_unique=True)
     aside += len(empty)
     joined = min(len(begun), max(0, most - rows_of[names[-1]])) if names else 0

@@ -270,6 +270,13 @@ def test_new_ids_that_are_set_aside_are_listed_as_featurize_lists_them(tmp_path:
     assert found[1:] == alone[1:]
 
 
+def test_new_ids_without_steps_that_get_the_initial_carry_are_counted(tmp_path: Path) -> None:
+    rows, out, count = random_rows([3]), tmp_path / "out", {"empty_sequence initial-carry": 2}
+    featurize(write(tmp_path / "0.parquet", {0: rows[0], 1: NONE}), out, keep_state=True, ids=["id"])
+    new = {0: NONE, 1: NONE, 2: rows[0], 3: NONE, 4: NONE}
+    assert continued(out, write(tmp_path / "1.parquet", new)).counts == read_status(out).counts == count
+
+
 @pytest.mark.parametrize(("choice", "count"), [("drop-step", 2), ("zero", 2 * D)])
 def test_an_update_tells_what_it_did_to_bad_values(tmp_path: Path, choice: str, count: int) -> None:
     rows, out, name = random_rows([3] * 4), tmp_path / "out", f"bad_value {choice}"
