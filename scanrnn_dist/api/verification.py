@@ -222,12 +222,9 @@ def verify(
     rows_of = dict(zip(parts["unit"].to_pylist(), parts["rows"].to_pylist(), strict=True))
     options = JobOptions.from_json(job["options"])
     reading = options.reading(encoder.in_features, encoder.input, chunk_bytes=COMPARED_BYTES)
-    compared = 0
-    for index, part_rows in rows_of.items():
-        if index in unread:  # as a whole, since nothing of it could be read
-            continue
-        is_all = part_rows == plan.units.rows[index]  # then its kept columns can be read alone
-        compared += compare_kept(records.store, plan, index, None if is_all else reading)
+    # Nothing of a unit that was set aside as a whole could be read.
+    read = {index: part_rows for index, part_rows in rows_of.items() if index not in unread}
+    compared = compare_kept(records.store, plan, read, reading)
     rows_of_sample = tuple(_recompute(records, plan, rows_of, encoder, options, sample, rng))
     rounded_to = options.output.dtype if options.output.dtype != encoder.pool_dtype else None
     return Verification(

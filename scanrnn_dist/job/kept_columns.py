@@ -8,7 +8,7 @@ distinct values, extension types to their storage.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 
 import numpy as np
@@ -19,44 +19,52 @@ from scanrnn_dist.errors import DataError
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.ragged import positions
 from scanrnn_dist.records import part_name, read_part
-from scanrnn_dist.source import ReadOptions, Unit, read_chunks, read_kept
+from scanrnn_dist.source import KeptReader, ReadOptions, Unit, read_chunks
 from scanrnn_dist.storage import Store
 
 
-def compare_kept(store: Store, plan: Plan, index: int, reading: ReadOptions | None = None) -> int:
-    """Hold the kept columns of the part of a unit against those of the source; how many rows were compared, if any.
+def compare_kept(store: Store, plan: Plan, rows_of: Mapping[int, int], reading: ReadOptions) -> int:
+    """Hold the kept columns of parts against those of the source; how many rows were compared, if any.
 
     Args:
         store: the destination.
         plan: of the job.
-        index: of the unit.
-        reading: how its rows become sequences, where some of them are left out; else its kept columns alone are read.
+        rows_of: rows of each part, by its unit.
+        reading: how rows become sequences, which is asked where some of a unit were left out.
 
     Raises:
         DataError: a row differs, or its type does, or there are more rows in one of them; or as `read_kept`.
     """
-    unit, name, rows = plan.units[index], part_name(index, len(plan.units)), 0
-    where = store.path(name)
     if not plan.keep:
         return 0
-    with closing(_kept(plan, unit, reading)) as expected:
-        for part, source in _in_step(read_part(store, name, list(plan.keep)), expected):
-            if part is None or source is None:
-                raise DataError(f"{where} does not hold as many rows as become sequences of the source's {unit.rows}.")
-            for column in plan.keep:
-                _check_same(part.column(column), source.column(column), column, where, rows)
-            rows += source.num_rows
-    return rows
+    compared = 0
+    with closing(KeptReader(plan.source, plan.keep, plan.layout)) as reader:
+        for index, rows in rows_of.items():
+            unit = plan.units[index]
+            expected = reader.batches(unit) if rows == unit.rows else _of_sequences(plan, unit, reading)
+            with closing(expected):
+                compared += _compared(store, plan, unit, expected)
+    return compared
 
 
-def _kept(plan: Plan, unit: Unit, reading: ReadOptions | None) -> Generator[pa.RecordBatch, None, None]:
-    """The kept columns of the rows of a unit that become sequences."""
-    if reading is None:
-        yield from read_kept(plan.source, unit, plan.keep, plan.layout)
-        return
+def _of_sequences(plan: Plan, unit: Unit, reading: ReadOptions) -> Generator[pa.RecordBatch, None, None]:
+    """The kept columns of those rows of a unit that become sequences."""
     with closing(read_chunks(plan.source, [unit], reading, prefetch_bytes=1)) as chunks:
         for chunk in chunks:
             yield chunk.kept
+
+
+def _compared(store: Store, plan: Plan, unit: Unit, expected: Iterator[pa.RecordBatch]) -> int:
+    """The rows of the part of a unit, which are as expected."""
+    name, rows = part_name(unit.index, len(plan.units)), 0
+    where = store.path(name)
+    for part, source in _in_step(read_part(store, name, list(plan.keep)), expected):
+        if part is None or source is None:
+            raise DataError(f"{where} does not hold as many rows as become sequences of the source's {unit.rows}.")
+        for column in plan.keep:
+            _check_same(part.column(column), source.column(column), column, where, rows)
+        rows += source.num_rows
+    return rows
 
 
 def differing(one: pa.Array, other: pa.Array) -> np.ndarray:

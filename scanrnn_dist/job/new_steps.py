@@ -178,11 +178,8 @@ def _as_one(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBa
 def _first(plan: Plan, order: Sequence[str]) -> pa.RecordBatch:
     """What orders steps, at the first step of each sequence."""
     schema = pa.schema([plan.source.schema.field(name) for name in order])
-    batches = [
-        batch for unit in (plan.units if order else ())
-        for batch in read_kept(plan.source, unit, order, plan.layout, takes_first=True)
-    ]  # fmt: skip
-    return _as_one(batches, schema)
+    units = plan.units if order else ()
+    return _as_one([*read_kept(plan.source, units, order, plan.layout, takes_first=True)], schema)
 
 
 def keys_of(table: pa.RecordBatch, ids: Sequence[str]) -> list[Any]:

@@ -165,11 +165,10 @@ def _firsts(plan: Plan, read: StepsRead) -> Iterator[Any]:
 def _batches_of(source: Source, names: Sequence[str], whole: bool, found: Plain) -> Iterator[pa.RecordBatch]:
     """These columns of all rows, or of the first ones of some row groups; `found` tells how many rows were read."""
     if whole:
-        for unit in plan_units(source, WHOLE_FILES):
-            yield from read_kept(source, unit, names)
+        yield from read_kept(source, plan_units(source, WHOLE_FILES), names)
         return
     for unit, left in _spread(plan_units(source, 1), lambda: found.rows):
-        with closing(read_kept(source, unit, names)) as batches:
+        with closing(read_kept(source, [unit], names)) as batches:
             for batch in batches:
                 batch = batch.slice(0, left)
                 left -= batch.num_rows

@@ -10,7 +10,7 @@ from scanrnn_dist.source.file_table import UNKNOWN_TIME, FileTable, differences,
 from scanrnn_dist.source.filters import Filter, filter_text, parsed_filter
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.groups import find_starts, read_rows
-from scanrnn_dist.source.kept import read_kept
+from scanrnn_dist.source.kept import KeptReader, read_kept
 from scanrnn_dist.source.layouts import (
     REPLACED,
     Asked,

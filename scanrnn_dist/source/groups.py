@@ -83,9 +83,7 @@ def _counted(source: Source, ids: Sequence[str], keys: _Rising | _Distinct) -> S
 
 def read_rows(source: Source, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Columns of all rows of a source, in order, batch by batch; raises `DataError` as `read_chunks`."""
-    for unit in _whole_files(source):
-        with closing(read_kept(source, unit, columns)) as batches:
-            yield from batches
+    yield from read_kept(source, _whole_files(source), columns)
 
 
 def _all_begun(source: Source, ids: Sequence[str]) -> Iterator[_Begun]:
@@ -93,7 +91,7 @@ def _all_begun(source: Source, ids: Sequence[str]) -> Iterator[_Begun]:
     last: list[pa.Array] | None = None
     for unit in _whole_files(source):
         first_row = 0
-        with closing(read_kept(source, unit, ids)) as batches:
+        with closing(read_kept(source, [unit], ids)) as batches:
             for batch in batches:
                 _check_not_null(batch, partial(unit.where, after=first_row))
                 keys = [comparable(column) for column in batch.columns]

@@ -6,7 +6,7 @@ sequences beside them from `decode.py`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -61,27 +61,45 @@ class KeptColumns:
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema) if arrays else batch.select([])
 
 
-def read_kept(
-    source: Source, unit: Unit, keep: Sequence[str], layout: Layout | None = None, *, takes_first: bool = False
-) -> Generator[pa.RecordBatch, None, None]:
-    """The columns `keep` of a unit, in order, without its sequences.
+class KeptReader:
+    """Reads the kept columns of units without their sequences; a file stays open from one unit of it to the next.
 
     Where the layout groups steps, one value for each sequence: of a column that orders them that of its last step, or
     with `takes_first` of its first.
-
-    A batch has about 8 MiB, and at least one row. Raises `DataError` as `read_chunks`.
     """
-    ids, order = (layout.ids, layout.asked.order_by or ()) if layout else ((), ())
-    order = order if {*keep} & {*order} else ()
-    grouped = dict.fromkeys((*ids, *order))
-    check_none_twice(keep)
-    check_columns(source, (*grouped, *keep))
-    kept = KeptColumns(source, keep, order)
-    grouping = Grouping(ids, order, (), kept.of_rows, takes_first)
-    reader = UnitReader(source, [(name,) for name in grouped], keep, frozenset(), grouping, _BATCH_BYTES)
-    with closing(reader):
-        for first_row, batch in reader.unit_batches(unit):
-            yield kept.of(unit, np.arange(first_row, first_row + batch.num_rows), batch)
+
+    def __init__(
+        self, source: Source, keep: Sequence[str], layout: Layout | None = None, *, takes_first: bool = False
+    ) -> None:
+        ids, order = (layout.ids, layout.asked.order_by or ()) if layout else ((), ())
+        order = order if {*keep} & {*order} else ()
+        grouped = dict.fromkeys((*ids, *order))
+        check_none_twice(keep)
+        check_columns(source, (*grouped, *keep))
+        self._kept = KeptColumns(source, keep, order)
+        grouping = Grouping(ids, order, (), self._kept.of_rows, takes_first)
+        paths = [(name,) for name in grouped]
+        self._reader = UnitReader(source, paths, keep, frozenset(), grouping, _BATCH_BYTES)
+        self.close = self._reader.close
+
+    def batches(self, unit: Unit) -> Generator[pa.RecordBatch, None, None]:
+        """Those of a unit. A batch has about 8 MiB, and at least one row. Raises `DataError` as `read_chunks`."""
+        for first_row, batch in self._reader.unit_batches(unit):
+            yield self._kept.of(unit, np.arange(first_row, first_row + batch.num_rows), batch)
+
+
+def read_kept(
+    source: Source,
+    units: Iterable[Unit],
+    keep: Sequence[str],
+    layout: Layout | None = None,
+    *,
+    takes_first: bool = False,
+) -> Generator[pa.RecordBatch, None, None]:
+    """The kept columns of units, one after the other, as a `KeptReader` reads them."""
+    with closing(KeptReader(source, keep, layout, takes_first=takes_first)) as reader:
+        for unit in units:
+            yield from reader.batches(unit)
 
 
 def check_none_twice(keep: Sequence[str]) -> None:

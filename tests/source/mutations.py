@@ -64,7 +64,7 @@ def rows_of(path: Path) -> pa.Table:
     if source.unreadable:
         raise DataError(f"{path}: {source.unreadable}")  # as a job that keeps all columns
     units = plan_units(source, 1)
-    batches = [batch for unit in units for batch in read_kept(source, unit, source.schema.names)]
+    batches = [*read_kept(source, units, source.schema.names)]
     table = pa.Table.from_batches(batches, source.schema).combine_chunks()
     assert table.num_rows == source.rows, "every row that a footer promises is delivered"
     # Texts as bytes: those of a page without a checksum may be no UTF-8, and are passed on as they are.

@@ -128,7 +128,7 @@ def test_far_dates_in_int96_are_the_sources(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
     assert kept(tmp_path / "a.parquet").equals(table.select(["at", "all"]))
     plan = plan_job(tmp_path / "a.parquet")
-    (batch,) = read_kept(plan.source, plan.units[0], ["at"])
+    (batch,) = read_kept(plan.source, [plan.units[0]], ["at"])
     assert batch.column(0).to_pylist() == dates
 
 
@@ -319,7 +319,7 @@ def test_an_index_outside_of_its_dictionary_is_refused(tmp_path: Path) -> None:
                 (tmp_path / "b.parquet").write_bytes(changed)
                 source = open_source(tmp_path / "b.parquet")
                 with pytest.raises(DataError, match=rf"b\.parquet, row group 0, column '{table.column_names[leaf]}'.*"):
-                    list(read_kept(source, plan_units(source, 100)[0], ["kind", "all"]))
+                    list(read_kept(source, [plan_units(source, 100)[0]], ["kind", "all"]))
                 refused[table.column_names[leaf]] += 1
     assert refused["kind"] and refused["all"]
 
@@ -334,7 +334,7 @@ def test_a_dictionary_shorter_than_it_promises_is_refused(tmp_path: Path) -> Non
     path.write_bytes(content[:4] + longer + content[end:])
     source = open_source(path)
     with pytest.raises(DataError, match=r"row group 0, column 'id': .* a dictionary of 23 bytes that promises 27"):
-        list(read_kept(source, plan_units(source, 100)[0], ["id"]))
+        list(read_kept(source, [plan_units(source, 100)[0]], ["id"]))
 
 
 def test_the_pages_before_a_row_group_without_rows_are_looked_at_as_they_are_read(

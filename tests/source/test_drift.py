@@ -257,9 +257,7 @@ def read(source: Source, keep: list[str], **options: Any) -> list[Chunk]:
 
 
 def kept(source: Source, keep: list[str]) -> list[dict[str, Any]]:
-    return [
-        row for unit in plan_units(source, 100) for batch in read_kept(source, unit, keep) for row in batch.to_pylist()
-    ]
+    return [row for batch in read_kept(source, plan_units(source, 100), keep) for row in batch.to_pylist()]
 
 
 def test_files_that_differ_in_every_way_are_one_source(tmp_path: Path) -> None:
@@ -413,7 +411,7 @@ def test_a_value_that_the_united_type_does_not_hold_is_an_error_with_its_place(t
     write(tmp_path / "a.parquet", pa.table({"seq": seq, "t": pa.array([2**40], pa.timestamp("ms"))}))
     write(tmp_path / "b.parquet", pa.table({"seq": seq, "t": pa.array([1], pa.timestamp("ns"))}))
     source = open_source(tmp_path)
-    columns = [batch.column("t") for unit in plan_units(source, 100) for batch in read_kept(source, unit, ["t"])]
+    columns = [batch.column("t") for batch in read_kept(source, plan_units(source, 100), ["t"])]
     assert [column.cast(pa.int64()).to_pylist() for column in columns] == [[2**40 * 10**6], [1]]
     write(tmp_path / "a.parquet", pa.table({"seq": seq, "t": pa.array([2**60], pa.timestamp("us"))}))
     with pytest.raises(DataError, match=r"a\.parquet, row group 0: 't' is timestamp\[us\].*timestamp\[ns\]"):
@@ -436,7 +434,7 @@ def test_batches_are_cut_by_the_bytes_that_wide_indices_take(tmp_path: Path) -> 
     lists = pa.ListArray.from_arrays(pa.array(range(0, rows * length + 1, length), pa.int32()), words)
     pq.write_table(pa.table({"seq": [[1.0]] * rows, "k": lists}), tmp_path / "a.parquet")
     source = open_source(tmp_path)
-    sizes = [batch.nbytes for unit in plan_units(source, None) for batch in read_kept(source, unit, ["k"])]
+    sizes = [batch.nbytes for batch in read_kept(source, plan_units(source, None), ["k"])]
     assert sum(sizes) > 16e6 and max(sizes) < 10e6  # about 8 MiB were asked for
 
 
@@ -504,7 +502,7 @@ def test_extensions_that_nobody_knows_are_kept_with_their_metadata(tmp_path: Pat
     assert ((field.type.field("v") if is_deep else field).metadata or {}).items() >= said.items()
     assert [row["k"] for row in kept(source, ["k"])] == [values[0], values[0], None]
     written = tmp_path / "out" / "x.parquet"
-    batches = [batch for unit in plan_units(source, 9) for batch in read_kept(source, unit, ["k"])]
+    batches = [*read_kept(source, plan_units(source, 9), ["k"])]
     write(written, pa.Table.from_batches(batches))
     again = pq.read_schema(written).field("k")
     assert ((again.type.field("v") if is_deep else again).metadata or {}).items() >= said.items()

@@ -51,7 +51,7 @@ for path in sys.argv[1:]:
     for unit in plan_units(source, 1):
         rows = 0
         try:
-            for batch in read_kept(source, unit, source.schema.names):
+            for batch in read_kept(source, [unit], source.schema.names):
                 batch.validate(full=True)
                 rows += batch.num_rows
             print("read", rows == unit.rows, path.endswith("repeated_no_annotation.parquet"), flush=True)
@@ -131,7 +131,7 @@ def read_within(path: Path, memory_bytes: int) -> tuple[pa.Table, int]:
     """All columns, and the most rows of a batch."""
     source = replace(open_source(path), memory_bytes=memory_bytes)
     names = source.schema.names
-    batches = [batch for unit in plan_units(source, 1 << 40) for batch in read_kept(source, unit, names)]
+    batches = [*read_kept(source, plan_units(source, 1 << 40), names)]
     return pa.Table.from_batches(batches, source.schema), max(batch.num_rows for batch in batches)
 
 
@@ -246,13 +246,13 @@ def test_nulls_for_what_a_file_lacks_are_bounded(tmp_path: Path, kind: pa.DataTy
     pq.write_table(table, tmp_path / "b.parquet")
     source = open_source(tmp_path)
     _, unit = plan_units(source, 1 << 40)
-    batches = list(read_kept(source, unit, ["k", "id"]))
+    batches = list(read_kept(source, [unit], ["k", "id"]))
     assert 3 << 20 < max(batch.nbytes for batch in batches) < 9 << 20
     assert [row for batch in batches for row in batch["id"].to_pylist()] == list(range(1, 101))
     if (kind, own) in WITHIN_LISTS:
         return  # of whose rows nothing is sure by the type
     with pytest.raises(DataError, match=r"b\.parquet, column 'k': one row of 1,024,00. bytes, by its type, .*--memory"):
-        list(read_kept(replace(source, memory_bytes=1_000_000), unit, ["k", "id"]))
+        list(read_kept(replace(source, memory_bytes=1_000_000), [unit], ["k", "id"]))
 
 
 def test_a_footer_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_long_texts_after_the_rows_that_are_tried_make_batches_smaller(tmp_path:
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
     source = replace(open_source(tmp_path / "a.parquet"), memory_bytes=16 << 20)
     (unit,) = plan_units(source, 1)
-    with closing(read_kept(source, unit, ["text"])) as batches:
+    with closing(read_kept(source, [unit], ["text"])) as batches:
         nbytes = next(batches).nbytes
     assert nbytes <= 16 << 20
 
@@ -350,7 +350,7 @@ def test_a_row_group_may_be_far_larger_than_the_budget(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=20_000, use_dictionary=["zero"])
     source = replace(open_source(tmp_path / "a.parquet"), memory_bytes=4 << 20)
     (unit,) = plan_units(source, 1)
-    batches = list(read_kept(source, unit, ["seq", "zero"]))
+    batches = list(read_kept(source, [unit], ["seq", "zero"]))
     assert pa.Table.from_batches(batches).equals(table)
     assert min(batch.num_rows for batch in batches[:-1]) > 1000
 

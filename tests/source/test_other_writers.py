@@ -90,7 +90,7 @@ def write(path: Path, change: Callable[[Fields, list[Fields]], bytes | None], **
 def read(path: Path) -> pa.Table:
     source = open_source(path)
     names = [name for name in TABLE.column_names if name in source.schema.names]
-    batches = [batch for unit in plan_units(source, 100) for batch in read_kept(source, unit, names)]
+    batches = [*read_kept(source, plan_units(source, 100), names)]
     return pa.Table.from_batches(batches)
 
 
@@ -251,7 +251,7 @@ def test_dictionaries_within_lists_and_structs_may_differ_from_row_group_to_row_
     pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "a.parquet", row_group_size=2)
     source = open_source(tmp_path)
     (unit,) = plan_units(source, 100)
-    got = [row for batch in read_kept(source, unit, ["seq", "cats", "st"]) for row in batch.to_pylist()]
+    got = [row for batch in read_kept(source, [unit], ["seq", "cats", "st"]) for row in batch.to_pylist()]
     assert got == rows
     encoder = Encoder.from_seed(0, 1, 2)
     report = featurize(encoder, tmp_path / "a.parquet", tmp_path / "out", column="seq")
@@ -290,7 +290,7 @@ def test_times_of_64_bits_beside_int96_are_read(tmp_path: Path, is_in_lists: boo
     change_column(path, "new", {key(6, I32): 10})  # microseconds
     source = open_source(path)
     (unit,) = plan_units(source, 100)
-    (batch,) = read_kept(source, unit, ["s"])
+    (batch,) = read_kept(source, [unit], ["s"])
     flat = batch.column(0).flatten() if is_in_lists else batch.column(0)
     assert flat.field("new").cast(pa.int64()).to_pylist() == [1, 10**15]
 
