@@ -201,6 +201,12 @@ def build_encoders_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asked, "random_encoder", _random_encoder)
 
 
+def forget_encoders() -> None:
+    """The next command builds and draws its encoder anew."""
+    _read.clear()
+    _random_encoder.cache_clear()
+
+
 _read: dict[bytes, Any] = {}
 _stateful_encoder = functools.cache(StatefulEncoder)
 _random_encoder = functools.cache(asked.random_encoder)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +58,17 @@ def test_features_are_the_same_bits_where_jax_has_float64() -> None:
             for features in (scan_rnn_forward(0, given, 16, 50), Encoder.from_seed(0, 4, 16)(given)):
                 assert features.dtype == np.float32
                 np.testing.assert_array_equal(np.asarray(features).view(np.uint32), wanted.view(np.uint32))
+
+
+@SOAK
+def test_a_process_whose_jax_has_float64_draws_and_computes_the_same() -> None:
+    script = (
+        "import numpy as np\nfrom scanrnn_dist import scan_rnn_forward\n"
+        f"print(np.asarray(scan_rnn_forward(0, np.array({sequence(9, 4).tolist()}), 16, 9)).tobytes().hex())"
+    )
+    env = {**os.environ, "JAX_ENABLE_X64": "1"}
+    told = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, check=True, text=True)
+    assert told.stdout.strip() == np.asarray(scan_rnn_forward(0, sequence(9, 4), 16, 9)).tobytes().hex()
 
 
 def test_only_the_first_T_steps_count() -> None:

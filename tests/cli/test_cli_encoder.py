@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -95,6 +99,16 @@ def test_make_refuses_what_no_encoder_is(
     given = ("--in-features", 3, "--hidden", 5, option, value)
     assert message in refusal(capsys, "make", tmp_path / "e.safetensors", *given)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.soak
+def test_float64_is_made_where_jax_has_it(tmp_path: Path) -> None:
+    words = ("encoder", "make", "--in-features", "3", "--hidden", "5", "--dtype", "float64", tmp_path / "e.safetensors")
+    env = {**os.environ, "JAX_ENABLE_X64": "1"}
+    subprocess.run([sys.executable, "-m", "scanrnn_dist", *words], env=env, check=True)
+    with jax.enable_x64(True):
+        wanted = Encoder.from_seed(0, 3, 5, dtype="float64")
+        assert Encoder.load(tmp_path / "e.safetensors").fingerprint == wanted.fingerprint
 
 
 TOML = """

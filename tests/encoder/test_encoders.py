@@ -596,7 +596,7 @@ def test_float64_is_computed_and_written_by_a_job_where_the_encoder_computes_in_
     rows = [row.tolist() for row in JOB_ROWS]
     pq.write_table(pa.table({"sequence": pa.array(rows, pa.list_(pa.list_(pa.float32())))}), tmp_path / "in.parquet")
     with jax.enable_x64(True):
-        encoder = Encoder(drawn(nnx.GRUCell, D, H, dtype=jnp.float64))
+        encoder = Encoder.from_seed(0, D, H, dtype="float64")
         featurize(encoder, tmp_path / "in.parquet", tmp_path / "out", mesh=mesh_of(2), window_shape=SHAPE)
         result = verify(tmp_path / "out", sample=100)
         in_memory = encode(encoder, JOB_ROWS, mesh=mesh_of(2), window_shape=SHAPE)
