@@ -22,6 +22,7 @@ from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job.new_steps import NewSteps
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.protocols import Stage
+from scanrnn_dist.ragged import Ragged
 from scanrnn_dist.records import FIRST, STATE, read_part, read_quarantine
 from scanrnn_dist.source import (
     Chunk,
@@ -146,9 +147,7 @@ class ContinuedPlan(Plan):
             return
         begin = 0
         for batch in read_part(self.store, self.names[unit.index], [*self.keep, STATE]):
-            rows = self._rows_of(unit, batch, begin)
-            for first, end in self.new.pieces(rows, chunk_bytes):
-                yield self._old_chunk(unit, batch.slice(first, end - first), rows[first:end], begin + first)
+            yield from self._old_chunks(unit, batch, begin, chunk_bytes)
             begin += batch.num_rows
             del batch  # or it would stay alive while the next one is read
         if begin != unit.group_rows[0]:
@@ -156,33 +155,28 @@ class ContinuedPlan(Plan):
         if unit.rows > begin:
             yield from self._begun_chunks(unit, self.begun[: unit.rows - begin], begin, chunk_bytes)
 
-    def _rows_of(self, unit: Unit, batch: pa.RecordBatch, begin: int) -> np.ndarray:
-        """The new rows of a batch that begins at row `begin` of a unit, `(n,)` int64; -1 where there are none."""
+    def _old_chunks(self, unit: Unit, batch: pa.RecordBatch, begin: int, chunk_bytes: int) -> Iterator[Chunk]:
+        """Rows of a unit, from its row `begin` on, of ids that the old output has."""
         check_types(batch.schema, self.kept_schema, self.keep, self.store.path(self.names[unit.index]))
         rows, (old, found) = np.full(batch.num_rows, -1), self.found[unit.index]
         here = slice(*np.searchsorted(old, (begin, begin + batch.num_rows)))
         rows[old[here] - begin] = found[here]
-        return rows
-
-    def _old_chunk(self, unit: Unit, batch: pa.RecordBatch, rows: np.ndarray, begin: int) -> Chunk:
-        """Rows of a unit, from its row `begin` on, of ids that the old output has, with their new rows."""
-        sequences, end = self.new.sequences_of(rows), begin + len(rows)
-        kept = self._kept(batch, np.where(sequences.lengths > 0, rows, -1))
-        return Chunk(unit, np.arange(begin, end), sequences, kept, begin, end, states=batch.column(STATE))
+        kept = self._kept(batch, rows)  # at once: dictionaries of a part do not depend on the size of chunks
+        for first, end in self.new.pieces(rows, chunk_bytes):
+            numbers, sequences = np.arange(begin + first, begin + end), self.new.sequences_of(rows[first:end])
+            own, states = kept.slice(first, end - first), batch.column(STATE).slice(first, end - first)
+            yield Chunk(unit, numbers, sequences, own, begin + first, begin + end, states=states)
 
     def _begun_chunks(self, unit: Unit, rows: np.ndarray, begin: int, chunk_bytes: int) -> Iterator[Chunk]:
         """These new rows, whose ids the old output does not have, as rows of a unit from its row `begin` on."""
         for first, end in self.new.pieces(rows, chunk_bytes):
-            yield self._begun_chunk(unit, rows[first:end], begin + first)
-
-    def _begun_chunk(self, unit: Unit, rows: np.ndarray, begin: int) -> Chunk:
-        """As many of them as fit into a chunk."""
-        numbers, kept = np.arange(begin, begin + len(rows)), picked_rows(self.new.kept, rows)
-        return Chunk(unit, numbers, self.new.sequences_of(rows), kept, begin, begin + len(rows))
+            own, numbers = rows[first:end], np.arange(begin + first, begin + end)
+            kept = picked_rows(self.new.kept, own)
+            yield Chunk(unit, numbers, self.new.sequences_of(own), kept, begin + first, begin + end)
 
     def _aside_chunks(self, unit: Unit) -> Iterator[Chunk]:
         """The rows of the unit that are set aside."""
-        begin, none, sequences = 0, np.zeros(0, np.int64), self.new.sequences.slice(0, 0)
+        begin, none, sequences = 0, np.zeros(0, np.int64), Ragged.empty(self.new.sequences.in_features)
         for lines in chain(self._lines_that_stay(), self.new.lines_aside(self.empty)):
             end = begin + lines.num_rows
             yield Chunk(unit, none, sequences, self.new.kept.slice(0, 0), begin, end, aside=lines)

@@ -49,34 +49,37 @@ def continued_plan(
     """
     rows_of = dict(zip(part_names(parts["unit"].to_pylist(), len(parts)), parts["rows"].to_pylist(), strict=True))
     names = tuple(name for name, rows in rows_of.items() if rows)
-    is_begun, steps, found = np.ones(len(new), bool), [0] * len(names), []
+    is_there, found = np.zeros(len(new), bool), []
     order = tuple(name for name in new.first.schema.names if name in new_plan.keep)
-    for index, name in enumerate(names):
+    for name in names:
         begin, hits = 0, [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
         for batch in read_part(store, name, [*new.ids, *order]):
             check_types(batch.schema, new.kept.schema, (*new.ids, *order), store.path(name))
             rows = new.rows_of(batch)
             _check_is_later(batch, rows, new, order)
-            hit = np.flatnonzero(rows >= 0)
-            rows = rows[hit]
-            hits.append((begin + hit, rows))
+            _check_once(rows[rows >= 0], is_there, store.path(name))
+            hit = np.flatnonzero(new.lengths_of(rows))
+            hits.append((begin + hit, rows[hit]))
             begin += batch.num_rows
-            twice = rows[~is_begun[rows]]
-            if len(twice) or len(np.unique(rows)) < len(rows):
-                raise DataError(f"{store.path(name)} has an id that stands twice in the output; expected each once.")
-            is_begun[rows] = False
-            steps[index] += int(new.sequences.lengths[rows].sum())
         old, ours = map(np.concatenate, zip(*hits, strict=True))
         found.append((old, ours))
-    lists, aside = _lists(store, parts, new_plan.kept_schema, new, is_begun)
-    begun, counts, most = np.flatnonzero(is_begun), dict(new.counts), new_plan.rows_per_part or ROWS_PER_PART
-    if len(empty := _empty(new, begun, empty_sequence)):
+    lists, aside, is_listed = _lists(store, parts, new_plan.kept_schema, new, is_there.copy())
+    begun, counts = np.flatnonzero(~is_there & ~is_listed), dict(new.counts)
+    empty = begun[new.sequences.lengths[begun] == 0]
+    if len(empty):
         counts[count_name("empty_sequence", empty_sequence)] = len(empty)
-    if empty_sequence != SKIP:
+    if empty_sequence == ERROR and len(empty):
+        raise DataError(
+            f"{told_key(new.kept, new.ids, int(empty[0]))} is a new id without steps; expected at least one "
+            "(--empty-sequence error). Leave the row out of the source."
+        )
+    if empty_sequence == SKIP:
+        begun, aside = begun[new.sequences.lengths[begun] > 0], aside + len(empty)
+    else:
         empty = empty[:0]
-    begun = np.setdiff1d(begun, empty, assume_unique=True)
-    aside += len(empty)
+    most = new_plan.rows_per_part or ROWS_PER_PART
     joined = min(len(begun), max(0, most - rows_of[names[-1]])) if names else 0
+    steps = [int(new.lengths_of(ours).sum()) for _, ours in found]
     units = _units(
         store, new_plan, [rows_of[name] for name in names], names, steps, new.sequences.lengths[begun], joined, aside
     )
@@ -90,10 +93,10 @@ def continued_plan(
 
 
 def _lists(
-    store: Store, parts: pa.Table, kept: pa.Schema, new: NewSteps, is_begun: np.ndarray
-) -> tuple[list[tuple[int, np.ndarray]], int]:
-    """Of each list of rows set aside its unit and the lines that leave it; and how many stay, which do not begin."""
-    lists, stay = [], 0
+    store: Store, parts: pa.Table, kept: pa.Schema, new: NewSteps, is_there: np.ndarray
+) -> tuple[list[tuple[int, np.ndarray]], int, np.ndarray]:
+    """Of each list of rows set aside its unit and the lines that leave it; how many lines stay, and which new rows."""
+    lists, stay, stays = [], 0, np.zeros(len(new), bool)
     for unit in parts["unit"].filter(pc.greater(parts["aside"], 0)).to_pylist():
         path, leaving, begin = store.path(quarantine_name(unit, len(parts))), [np.zeros(0, np.int64)], 0
         for batch in read_quarantine(store, unit, len(parts)):
@@ -101,23 +104,20 @@ def _lists(
             check_types(old.schema, kept, tuple(kept.names), path)
             rows = new.rows_of(old)
             steps = new.lengths_of(rows)
-            is_begun[rows[(rows >= 0) & (steps == 0)]] = False
+            _check_once(rows[steps > 0], is_there, path)
+            stays[rows[(rows >= 0) & (steps == 0)]] = True
             leaving.append(begin + np.flatnonzero(steps))
             begin += batch.num_rows
         lists.append((unit, np.concatenate(leaving)))
         stay += begin - len(lists[-1][1])
-    return lists, stay
+    return lists, stay, stays
 
 
-def _empty(new: NewSteps, begun: np.ndarray, empty_sequence: str) -> np.ndarray:
-    """Of the rows that begin those that have no steps; under "error" refused."""
-    empty = begun[new.sequences.lengths[begun] == 0]
-    if empty_sequence == ERROR and len(empty):
-        raise DataError(
-            f"{told_key(new.kept, new.ids, int(empty[0]))} is a new id without steps; expected at least one "
-            "(--empty-sequence error). Leave the row out of the source."
-        )
-    return empty
+def _check_once(rows: np.ndarray, is_there: np.ndarray, path: str) -> None:
+    """Refuse new rows whose ids stand twice in the output, and take note of them."""
+    if is_there[rows].any() or len(np.unique(rows)) < len(rows):
+        raise DataError(f"{path} has an id that stands twice in the output; expected each once.")
+    is_there[rows] = True
 
 
 def _units(

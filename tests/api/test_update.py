@@ -238,6 +238,7 @@ def test_rows_set_aside_are_held_batch_by_batch(tmp_path: Path, monkeypatch: pyt
     reading = ReadOptions(plans[0].layout)
     for chunk in plans[0].chunks(plans[0].units, reading, prefetch_bytes=1, stage=nullcontext, on_chunk=None):
         assert pa.total_allocated_bytes() - before < 16 * mib
+        assert len(chunk.sequences) or not chunk.sequences.values.nbytes
         del chunk
     assert made == [1]
     continued(out, new)
