@@ -76,7 +76,7 @@ def amend(records: JobRecords, lease: Lease, job: dict[str, Any], before: Plan, 
     coming = [name for name in new.store.below(RECORDS) if name == JOB or PLAN.fullmatch(name)]
     coming += [*new.store.below(COMMITS), ENCODER, *lists.values()]
     kept = np.array(sorted(numbers.values()), np.int64)
-    write_coming(new, Coming(coming, units, spans_of(kept), None), lease)
+    write_coming(new, Coming(coming, units, spans_of(kept), None, amended["id"]), lease)
     publish(records, lease)
     kept_parts, parts = f"{len(numbers):,}", counted(units, "part")
     logger.info("%s: changes of the source are accepted; %s of %s are kept.", store.root, kept_parts, parts)

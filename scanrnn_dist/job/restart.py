@@ -65,12 +65,14 @@ class Coming:
         units: of the new job.
         spans: `[begin, end)` of the units whose parts come, or stay.
         totals: of `_SUCCESS`; None of a job that is not complete.
+        job: its id; empty where an earlier version told what comes.
     """
 
     records: Sequence[str]
     units: int
     spans: Sequence[tuple[int, int]]
     totals: dict[str, Any] | None
+    job: str
 
 
 def spans_of(numbers: np.ndarray) -> list[tuple[int, int]]:
@@ -209,7 +211,7 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     store.sync()
     for name in filter(PLAN.fullmatch, coming.records):
         _take(new, store, lease, name)
-    _take_job(new, store, lease)
+    _take_job(new, store, lease, coming.job)
     for name in store.below(ASIDE):
         if f".{store.attempt}." not in name:
             delete(name)
@@ -223,7 +225,8 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     for name in sorted(there - parts):
         delete(name)
     for name in coming.records:
-        _take(new, store, lease, name)
+        if name != JOB:
+            _take(new, store, lease, name)
     kept = (f"{RESTART}/", f"{ASIDE}/", lease_names(REPLACING))
     for name in sorted(set(store.below(RECORDS)) - set(coming.records)):
         if not name.startswith(kept):
@@ -245,16 +248,17 @@ def _coming(new: JobRecords, lease: Lease) -> Coming:
     """What comes: as it was recorded, or, of a restart that nobody began to publish, all of it."""
     try:
         told = json.loads(new.store.read(PUBLISHING))
-        return Coming(told["records"], told["units"], [(begin, end) for begin, end in told["spans"]], told["totals"])
+        spans = [(begin, end) for begin, end in told["spans"]]
+        return Coming(told["records"], told["units"], spans, told["totals"], told.get("job", ""))
     except FileNotFoundError:
         pass
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{new.store.path(PUBLISHING)} is damaged: {error}") from error
     totals = new.read_totals()
     names = sorted(name for name in new.store.below(RECORDS) if not name.startswith(f"{ASIDE}/"))
-    if JOB not in names:
+    if JOB not in names or (job := new.find_job()) is None:
         raise StoppedError(f"{new.store.root} was published by another process. Start the same command again.")
-    coming = Coming(names, totals["parts"], [(0, totals["parts"])], totals)
+    coming = Coming(names, totals["parts"], [(0, totals["parts"])], totals, job["id"])
     write_coming(new, coming, lease)
     return coming
 
@@ -267,11 +271,16 @@ def _take(new: JobRecords, store: Store, lease: Lease, name: str) -> None:
         store.move(f"{RESTART}/{staged(name)}", name, version)
 
 
-def _take_job(new: JobRecords, store: Store, lease: Lease) -> None:
-    """The same for `job.json`, by which all others learn of it: in place of the record that is there, no later one."""
+def _take_job(new: JobRecords, store: Store, lease: Lease, job: str) -> None:
+    """The same for `job.json`, by which all others learn of it: in place of the record that is there, no later one.
+
+    Not of another job than what comes, whose process slept until this one's was moved; it is removed with what is left.
+    """
     try:
         coming = new.store.read(JOB)
     except FileNotFoundError:
+        return
+    if job and json.loads(coming)["id"] != job:
         return
     version = store.version(JOB)
     lease.confirm()

@@ -227,6 +227,17 @@ def test_who_sleeps_before_it_tells_of_a_publication_tells_of_none_that_was_ende
     bucket.end()
 
 
+def test_a_record_that_comes_late_is_not_published_as_that_of_another_restart(plans: dict[int, Plan]) -> None:
+    """One records its restart once another one's was moved; a third command ends that one's publication."""
+    bucket = Bucket(plans)
+    assert bucket.play([Command("A", plans[3])], []) == ["done"]
+    commands = [Command("B", plans[2], restart=True), Command("C", plans[3], restart=True), Command("A", plans[3])]
+    record = "create out/__scanrnn/restart/__scanrnn/job.json"
+    bucket.play(commands, [(0, record), (1, "create out/_SUCCESS"), (0, END), (2, END), (1, END)])
+    assert bucket.stands().encoder == "C"
+    bucket.end()
+
+
 def test_shares_that_find_the_same_damage_at_once_do_not_stop_one_another(plans: dict[int, Plan]) -> None:
     """The slower one has the whole destination, and finds it mended, when the faster one looks whether anybody has."""
     bucket, lease = Bucket(plans), "create out/__scanrnn/workers"
