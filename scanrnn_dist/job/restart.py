@@ -206,6 +206,9 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     check_idle(records)
     _check_parts(records, new)
     coming = _coming(new, lease)
+    if coming.job and not any(job and job["id"] == coming.job for job in (new.find_job(), records.find_job())):
+        remove_restart(new, lease)  # which somebody began to do while another one told what comes
+        return False
     delete = lease.remove
     delete(SUCCESS)
     store.sync()

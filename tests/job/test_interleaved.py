@@ -238,6 +238,18 @@ def test_a_record_that_comes_late_is_not_published_as_that_of_another_restart(pl
     bucket.end()
 
 
+def test_a_restart_that_somebody_began_to_remove_is_not_published(plans: dict[int, Plan]) -> None:
+    """One tells what comes while another one removes it, which a third command interrupts."""
+    bucket = Bucket(plans)
+    assert bucket.play([Command("A", plans[3])], []) == ["done"]
+    commands = [Command("B", plans[2], restart=True), Command("C", plans[3], restart=True), Command("A", plans[3])]
+    told, removed = "copy out/__scanrnn/restart/__scanrnn/publishing", "version out/__scanrnn/restart/_SUCCESS"
+    bucket.play(
+        commands, [(0, "read out/__scanrnn/job.json"), (1, told), (0, removed), (1, 1), (2, END), (0, END), (1, END)]
+    )
+    bucket.end()
+
+
 def test_shares_that_find_the_same_damage_at_once_do_not_stop_one_another(plans: dict[int, Plan]) -> None:
     """The slower one has the whole destination, and finds it mended, when the faster one looks whether anybody has."""
     bucket, lease = Bucket(plans), "create out/__scanrnn/workers"
