@@ -165,7 +165,7 @@ def test_a_terminal_has_its_cursor_again_where_a_bar_is_cut_off(source: str, tmp
     with open(ours, "rb", buffering=0) as terminal, suppress(OSError):  # which it raises at the end
         while some := terminal.read(4096):
             said += some
-    assert process.wait(60) == 4 and b"\x1b[?25l" in said, "rich hides the cursor"
+    assert process.wait(60) == 4 and b"\x1b[?25l" in said, said  # rich hides the cursor
     assert re.search(rb"\n\x1b\[\?25hStopped\. [^\n]*\n$", said), said
 
 
