@@ -121,6 +121,7 @@ class HeldShare:
         One who has all of it is waited for a while, since another share may only look there whether anything is to be
         mended; without a lease, which would stop that one.
         """
+        until = time.monotonic() + self._sharing.expiry_seconds / 4
         while True:
             lease = Lease(self._records.store, share, self._sharing.expiry_seconds)
             try:
@@ -130,7 +131,7 @@ class HeldShare:
                 lease.release(STOPPED)
                 if not isinstance(error, StoppedError):
                     raise
-            wait_until_free(self._records, self._sharing.expiry_seconds / 4)
+            wait_until_free(self._records, until - time.monotonic())
 
     def _others(self, own: Share) -> list[Worker]:
         """The present owner of every other share that ever had one."""

@@ -200,13 +200,12 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     if not is_ready(records):
         return False
     new, store = restart_of(records), records.store
-    if new.find_job() is None:  # its record was moved already; either refuses a restart of another version
-        records.find_job()
+    job = new.find_job() or records.find_job()  # its record was moved already; either refuses one of another version
     lease.confirm()
     check_idle(records)
     _check_parts(records, new)
     coming = _coming(new, lease)
-    if coming.job and not any(job and job["id"] == coming.job for job in (new.find_job(), records.find_job())):
+    if not _is_of(job, coming) and not _is_of(records.find_job(), coming):
         remove_restart(new, lease)  # which somebody began to do while another one told what comes
         return False
     delete = lease.remove
@@ -214,7 +213,7 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     store.sync()
     for name in filter(PLAN.fullmatch, coming.records):
         _take(new, store, lease, name)
-    _take_job(new, store, lease, coming.job)
+    _take_job(new, store, lease, coming)
     for name in store.below(ASIDE):
         if f".{store.attempt}." not in name:
             delete(name)
@@ -247,6 +246,11 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     return True
 
 
+def _is_of(job: dict[str, Any] | None, coming: Coming) -> bool:
+    """Whether a record is that of the job that comes, as far as it was told."""
+    return not coming.job or (job is not None and job["id"] == coming.job)
+
+
 def _coming(new: JobRecords, lease: Lease) -> Coming:
     """What comes: as it was recorded, or, of a restart that nobody began to publish, all of it."""
     try:
@@ -274,21 +278,21 @@ def _take(new: JobRecords, store: Store, lease: Lease, name: str) -> None:
         store.move(f"{RESTART}/{staged(name)}", name, version)
 
 
-def _take_job(new: JobRecords, store: Store, lease: Lease, job: str) -> None:
+def _take_job(new: JobRecords, store: Store, lease: Lease, coming: Coming) -> None:
     """The same for `job.json`, by which all others learn of it: in place of the record that is there, no later one.
 
     Not of another job than what comes, whose process slept until this one's was moved; it is removed with what is left.
     """
     try:
-        coming = new.store.read(JOB)
+        record = new.store.read(JOB)
     except FileNotFoundError:
         return
-    if job and json.loads(coming)["id"] != job:
+    if not _is_of(json.loads(record), coming):
         return
     version = store.version(JOB)
     lease.confirm()
-    is_made = store.replace(JOB, coming, version) if version else store.create(JOB, coming)
-    if not is_made and store.read(JOB) != coming:
+    is_made = store.replace(JOB, record, version) if version else store.create(JOB, record)
+    if not is_made and store.read(JOB) != record:
         raise StoppedError(f"{store.path(JOB)} was written by another process. Start the same command again.")
     lease.remove(f"{RESTART}/{JOB}")
 

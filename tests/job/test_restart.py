@@ -114,6 +114,15 @@ def test_a_restart_that_is_not_complete_replaces_nothing(tmp_path: Path) -> None
     assert files_of(tmp_path) == before
 
 
+def test_a_restart_takes_the_place_of_a_job_whose_record_is_damaged(tmp_path: Path) -> None:
+    make_output(tmp_path, 0, 2)
+    make_output(tmp_path / RESTART, 10, 2)
+    expected = (tmp_path / RESTART / JOB).read_bytes()
+    (tmp_path / JOB).write_text('{"id": ')
+    assert finish_publishing(manifest_at(tmp_path))
+    assert (tmp_path / JOB).read_bytes() == expected and not (tmp_path / RESTART).exists()
+
+
 @pytest.mark.parametrize("is_moved", [False, True])
 def test_a_restart_of_another_version_is_left_to_it(tmp_path: Path, is_moved: bool) -> None:
     make_output(tmp_path, 0, 2)
