@@ -21,7 +21,9 @@ from scanrnn_dist.job.lengths import LengthCounts
 from scanrnn_dist.job.plan import Plan
 from scanrnn_dist.source import (
     MOST_DISTINCT,
+    KeptReader,
     Source,
+    StepReader,
     Steps,
     StepStatistics,
     Unit,
@@ -150,16 +152,17 @@ def _firsts(plan: Plan, read: StepsRead) -> Iterator[Any]:
     """Steps of the first rows of some row groups; `read` tells how many rows were read."""
     # Of wide steps larger batches: each costs 30 us a feature.
     chunk_bytes = _SAMPLE_BYTES * min(8, 1 + (read.in_features or 0) // 256)
-    for unit, left in _spread(plan.units, lambda: read.rows):
-        steps_left = -(-(_SAMPLE_STEPS - read.lengths.steps) // SAMPLE_GROUPS)
-        with closing(read_steps(plan.source, [unit], plan.layout, chunk_bytes)) as batches:
-            for steps in batches:
-                steps = _first_rows(steps, left)
-                left, steps_left = left - len(steps), steps_left - int(steps.offsets[-1])
-                yield steps
-                if left <= 0 or steps_left <= 0:
-                    break
-        read.row_groups += 1
+    with closing(StepReader(plan.source, plan.layout, chunk_bytes)) as reader:
+        for unit, left in _spread(plan.units, lambda: read.rows):
+            steps_left = -(-(_SAMPLE_STEPS - read.lengths.steps) // SAMPLE_GROUPS)
+            with closing(reader.batches(unit)) as batches:
+                for steps in batches:
+                    steps = _first_rows(steps, left)
+                    left, steps_left = left - len(steps), steps_left - int(steps.offsets[-1])
+                    yield steps
+                    if left <= 0 or steps_left <= 0:
+                        break
+            read.row_groups += 1
 
 
 def _batches_of(source: Source, names: Sequence[str], whole: bool, found: Plain) -> Iterator[pa.RecordBatch]:
@@ -167,14 +170,15 @@ def _batches_of(source: Source, names: Sequence[str], whole: bool, found: Plain)
     if whole:
         yield from read_kept(source, plan_units(source, WHOLE_FILES), names)
         return
-    for unit, left in _spread(plan_units(source, 1), lambda: found.rows):
-        with closing(read_kept(source, [unit], names)) as batches:
-            for batch in batches:
-                batch = batch.slice(0, left)
-                left -= batch.num_rows
-                yield batch
-                if left <= 0:
-                    break
+    with closing(KeptReader(source, names)) as reader:
+        for unit, left in _spread(plan_units(source, 1), lambda: found.rows):
+            with closing(reader.batches(unit)) as batches:
+                for batch in batches:
+                    batch = batch.slice(0, left)
+                    left -= batch.num_rows
+                    yield batch
+                    if left <= 0:
+                        break
 
 
 def _spread(units: Units, read: Callable[[], int]) -> Iterator[tuple[Unit, int]]:

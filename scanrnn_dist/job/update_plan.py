@@ -49,23 +49,13 @@ def continued_plan(
     """
     rows_of = dict(zip(part_names(parts["unit"].to_pylist(), len(parts)), parts["rows"].to_pylist(), strict=True))
     names = tuple(name for name, rows in rows_of.items() if rows)
-    is_there, found = np.zeros(len(new), bool), []
+    is_there = np.zeros(len(new), bool)
     order = tuple(name for name in new.first.schema.names if name in new_plan.keep)
-    for name in names:
-        begin, hits = 0, [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
-        for batch in read_part(store, name, [*new.ids, *order]):
-            check_types(batch.schema, new.kept.schema, (*new.ids, *order), store.path(name))
-            rows = new.rows_of(batch)
-            _check_is_later(batch, rows, new, order)
-            _check_once(rows[rows >= 0], is_there, store.path(name))
-            hit = np.flatnonzero(new.lengths_of(rows))
-            hits.append((begin + hit, rows[hit]))
-            begin += batch.num_rows
-        old, ours = map(np.concatenate, zip(*hits, strict=True))
-        found.append((old, ours))
+    found = tuple(_continued_rows(store, name, new, order, is_there) for name in names)
     lists, aside, is_listed = _lists(store, parts, new_plan.kept_schema, new, is_there.copy())
     begun, counts = np.flatnonzero(~is_there & ~is_listed), dict(new.counts)
-    empty = begun[new.sequences.lengths[begun] == 0]
+    lengths = new.lengths_of(begun)
+    empty = begun[lengths == 0]
     if len(empty):
         counts[count_name("empty_sequence", empty_sequence)] = len(empty)
     if empty_sequence == ERROR and len(empty):
@@ -74,22 +64,37 @@ def continued_plan(
             "(--empty-sequence error). Leave the row out of the source."
         )
     if empty_sequence == SKIP:
-        begun, aside = begun[new.sequences.lengths[begun] > 0], aside + len(empty)
+        begun, lengths, aside = begun[lengths > 0], lengths[lengths > 0], aside + len(empty)
     else:
         empty = empty[:0]
     most = new_plan.rows_per_part or ROWS_PER_PART
     joined = min(len(begun), max(0, most - rows_of[names[-1]])) if names else 0
     steps = [int(new.lengths_of(ours).sum()) for _, ours in found]
-    units = _units(
-        store, new_plan, [rows_of[name] for name in names], names, steps, new.sequences.lengths[begun], joined, aside
-    )
+    units = _units(store, new_plan, [rows_of[name] for name in names], names, steps, lengths, joined, aside)
     source = Source(new_plan.source.filesystem, units.files, new_plan.source.schema, int(units.rows.sum()))
     base = {name: getattr(new_plan, name) for name in ("given", "layout", "keep", "rows_per_part")}
     return ContinuedPlan(
-        source=source, units=units, new=new, store=store, names=names, found=tuple(found), begun=begun, joined=joined,
+        source=source, units=units, new=new, store=store, names=names, found=found, begun=begun, joined=joined,
         aside=aside, lists=tuple(lists), old_units=len(parts), empty=empty, counts=counts,
         applied=(*applied, new.digest), of_job=of_job, first=first, **base,
     )  # fmt: skip
+
+
+def _continued_rows(
+    store: Store, name: str, new: NewSteps, order: tuple[str, ...], is_there: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a part that have new steps, rising, and which new rows these are."""
+    begin, hits, path = 0, [(np.zeros(0, np.int64), np.zeros(0, np.int64))], store.path(name)
+    for batch in read_part(store, name, [*new.ids, *order]):
+        check_types(batch.schema, new.kept.schema, (*new.ids, *order), path)
+        rows = new.rows_of(batch)
+        _check_is_later(batch, rows, new, order)
+        _check_once(rows[rows >= 0], is_there, path)
+        hit = np.flatnonzero(new.lengths_of(rows))
+        hits.append((begin + hit, rows[hit]))
+        begin += batch.num_rows
+    old, ours = map(np.concatenate, zip(*hits, strict=True))
+    return old, ours
 
 
 def _lists(

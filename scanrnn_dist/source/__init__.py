@@ -46,7 +46,7 @@ from scanrnn_dist.source.schemas import with_true_metadata
 from scanrnn_dist.source.set_aside import SetAside, aside_batch, aside_schema
 from scanrnn_dist.source.source import ROWS_PER_PART, LeftOut, Source, limited, open_source, plan_units
 from scanrnn_dist.source.step_input import apply_input, check_columns, layout_of_input
-from scanrnn_dist.source.step_reading import read_steps, unmeasured
+from scanrnn_dist.source.step_reading import StepReader, read_steps, unmeasured
 from scanrnn_dist.source.step_statistics import MOST_DISTINCT, ColumnStatistics, StepStatistics
 from scanrnn_dist.source.taking import Taken, fixed_lists, is_fixed_lists, sequence_columns, to_ragged
 from scanrnn_dist.source.united import with_wide_indices

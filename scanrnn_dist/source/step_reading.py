@@ -20,27 +20,37 @@ from scanrnn_dist.source.taking import placed
 from scanrnn_dist.source.units import Unit
 
 
-def read_steps(
-    source: Source, units: Iterable[Unit], layout: Layout, chunk_bytes: int = 16 << 20
-) -> Generator[Steps, None, None]:
-    """The steps of units batch by batch, in order, each batch of about so many bytes and at least one row.
+class StepReader:
+    """Reads the steps of units; a file stays open from one unit of it to the next.
 
     All have as many features as the first step that there is; before it, `in_features` may be None.
-
-    Raises:
-        DataError: as `read_chunks`, but for what only features ask for.
-        LayoutError: columns that the layout does not take.
     """
-    decoder = Decoder(source, ReadOptions(layout, chunk_bytes=chunk_bytes))
-    width = layout.width(source.schema)
-    with closing(decoder):
+
+    def __init__(self, source: Source, layout: Layout, chunk_bytes: int = 16 << 20) -> None:
+        decoder = Decoder(source, ReadOptions(layout, chunk_bytes=chunk_bytes))
+        self._units, self._layout, self._width = decoder.units, layout, layout.width(source.schema)
+        self.close = decoder.close
+
+    def batches(self, unit: Unit) -> Generator[Steps, None, None]:
+        """Those of a unit, batch by batch, in order, each batch of about so many bytes and at least one row.
+
+        Raises:
+            DataError: as `read_chunks`, but for what only features ask for.
+            LayoutError: columns that the layout does not take.
+        """
+        with closing(self._units.unit_batches(unit)) as batches:
+            for first_row, batch in batches:
+                steps = placed(self._layout.steps, batch, self._width, where=partial(unit.where, after=first_row))
+                self._width = steps.in_features or self._width
+                yield steps
+                del batch, steps  # or they would stay alive while the next ones are decoded
+
+
+def read_steps(source: Source, units: Iterable[Unit], layout: Layout) -> Generator[Steps, None, None]:
+    """The steps of units, one after the other, as a `StepReader` reads them."""
+    with closing(StepReader(source, layout)) as reader:
         for unit in units:
-            with closing(decoder.units.unit_batches(unit)) as batches:
-                for first_row, batch in batches:
-                    steps = placed(layout.steps, batch, width, where=partial(unit.where, after=first_row))
-                    width = steps.in_features or width
-                    yield steps
-                    del batch, steps  # or they would stay alive while the next ones are decoded
+            yield from reader.batches(unit)
 
 
 def unmeasured(names: Sequence[str], types: Sequence[pa.DataType]) -> InputSpec:

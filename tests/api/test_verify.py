@@ -23,6 +23,7 @@ from scanrnn_dist.encoder import Encoder
 from scanrnn_dist.errors import ConfigError, DataError, StoppedError
 from scanrnn_dist.job import kept_columns
 from scanrnn_dist.records import JobRecords, part_name, read_parts
+from scanrnn_dist.source.unit_reader import UnitReader
 from scanrnn_dist.storage import open_store
 
 ROWS = 25
@@ -214,6 +215,16 @@ def test_kept_columns_that_changed_with_their_records_are_seen(output: Path) -> 
     recorded_again(output)
     with pytest.raises(DataError, match=r"part-00000\.parquet, row 2: the kept columns are not those of the source"):
         verify(output, sample=100)
+
+
+def test_a_file_is_opened_once_for_the_kept_columns_of_all_its_parts(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And once more for the row of each part that is computed again."""
+    opened, open = list[str](), UnitReader.open
+    monkeypatch.setattr(UnitReader, "open", lambda self, unit: (opened.append(unit.file.path), open(self, unit))[1])
+    assert verify(finished / "out", sample=1).parts == 3
+    assert len(set(opened)) == 2 and len(opened) == 2 + 3
 
 
 def test_kept_columns_that_hold_nan_pass(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from odd_values import texts
 
 from scanrnn_dist.cli import app as cli
 from scanrnn_dist.input_spec import Category, InputSpec, Number, Time
+from scanrnn_dist.source.unit_reader import UnitReader
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -254,6 +255,18 @@ def test_a_sample_is_of_the_whole_source_and_a_scan_reads_all(tmp_path: Path, ca
     assert "of 10,000 sequences, the first ones of 16 row groups" in " ".join(capsys.readouterr().out.split())
     for scans in ("--statistics", "--scan"):
         assert cli.run(["inspect", str(source), scans]) == 3
+
+
+def test_a_sample_opens_a_file_once_for_sequences_and_once_for_other_columns(
+    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each row group, also where these hold steps of different widths."""
+    opened, open = list[str](), UnitReader.open
+    monkeypatch.setattr(UnitReader, "open", lambda self, unit: (opened.append(unit.file.path), open(self, unit))[1])
+    rows = pa.array([[[1.0] * (2 + row % 2)] for row in range(6)], pa.list_(pa.list_(pa.float32())))
+    told = looked_at(capsys, written(tmp_path / "a.parquet", {"seq": rows, "id": range(6)}, row_group_size=1))
+    assert told["plain"]["rows"] == told["rows"] == 6
+    assert len(opened) == 2
 
 
 def test_what_is_missing_is_counted(tmp_path: Path, capsys: Capsys) -> None:
