@@ -247,6 +247,45 @@ def test_rows_set_aside_are_held_batch_by_batch(tmp_path: Path, monkeypatch: pyt
     assert listed["text"].to_pylist() == [str(number) * mib for number in listed["id"].to_pylist()[:-1]] + ["30"]
 
 
+@pytest.mark.parametrize("where", ["part and list", "two lists", "one list"])
+def test_an_id_that_stands_twice_in_parts_or_lists_is_refused_if_it_has_new_steps(tmp_path: Path, where: str) -> None:
+    a, b, new = random_rows([3, 4, 2])
+    rows = {"part and list": [a, b, NONE], "two lists": [a, NONE, NONE], "one list": [a, NONE, NONE]}[where]
+    source, out = write_source(tmp_path / "0.parquet", rows, 1, id=pa.array([0, 1, 1])), tmp_path / "out"
+    how: dict[str, Any] = {"keep_state": True, "ids": ["id"], "bad_rows": BadRows(empty_sequence="skip")}
+    featurize(source, out, rows_per_part=1 if where == "two lists" else None, **how)
+    held = entries(out)
+    with pytest.raises(DataError, match="stands twice in the output"):
+        continued(out, write_source(tmp_path / "1.parquet", [new], id=pa.array([1])))
+    assert entries(out) == held
+    continued(out, write_source(tmp_path / "2.parquet", [new], id=pa.array([0])))
+
+
+def test_the_size_of_chunks_changes_no_byte_of_ordered_categories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, own, rows = set[bytes](), continuing.ContinuedPlan._all_chunks, random_rows([2] * 40)
+    old = {"id": pa.array(range(40)), "text": ["a"] * 40, "kind": categories(0, 40, ordered=True)}
+    kinds = pa.DictionaryArray.from_arrays(pa.array([2, 0, 3, 1], pa.int8()), ["z", "y", "x", "w"], ordered=True)
+    texts = [letter * (5 << 20) for letter in "abcd"]  # after which a row group ends
+    source = write_source(tmp_path / "0.parquet", rows, **old)
+    new = write_source(tmp_path / "1.parquet", random_rows([2] * 4, 1), id=pa.array(range(4)), text=texts, kind=kinds)
+    for size in (1, 1 << 20):
+        out = tmp_path / f"out{size}"
+        featurize(source, out, keep_state=True, ids=["id"])
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                continuing.ContinuedPlan,
+                "_all_chunks",
+                lambda self, units, _, on_chunk, size=size: own(self, units, size, on_chunk),
+            )
+            continued(out, new)
+        (part,) = out.glob("*.parquet")
+        assert pq.read_metadata(part).num_row_groups > 1
+        made.add(part.read_bytes())
+    assert len(made) == 1
+
+
 @pytest.mark.parametrize("is_long", [False, True], ids=["nested", "long"])
 def test_new_ids_that_are_set_aside_are_listed_as_featurize_lists_them(tmp_path: Path, is_long: bool) -> None:
     """Those that are the source's alone, in the long format with steps that are dropped."""
