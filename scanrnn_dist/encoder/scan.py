@@ -171,10 +171,9 @@ def sequence_features(encoder: Any, x: jax.Array, length: Any, carry: jax.Array 
     t = jnp.arange(len(x))
     x = jnp.where((t < length)[:, None], x, 0)  # or a NaN beyond the end would reach the gradients, as 0 * NaN
     state = _varying(encoder.initial_state(carry), encoder, x, length, carry)
-    if not len(x) and not encoder.gives_steps:  # no steps are scanned under `jax.disable_jit`
-        return encoder.readout(state)
-    if not len(x):
-        return jnp.zeros((0, encoder.out_features), encoder.pool_dtype)
+    if not len(x):  # which `scan` refuses under `disable_jit`
+        none = jnp.zeros((0, encoder.out_features), encoder.pool_dtype)
+        return none if encoder.gives_steps else encoder.readout(state)
     final, steps = jax.lax.scan(lambda state, at: _masked_step(encoder, state, *at), state, (t < length, x))
     return encoder.readout(final) if steps is None else at_least_float32(steps)
 
