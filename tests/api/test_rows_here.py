@@ -53,14 +53,12 @@ def most_bytes(compute: Callable[..., None], encoder: Encoder, number: int) -> i
 @needs_native  # XLA's runs let rows wait up to their look-ahead only, for which they allocate room at once
 @pytest.mark.parametrize("compute", [encoded, featurized])
 def test_outputs_between_layers_are_held_of_few_rows_only(compute: Callable[..., None]) -> None:
-    few, many = 200, 600
+    few, many = 400, 1600  # threads decide how many rows lie between the layers: up to 1 MiB more or less
     encoder = Encoder.from_seed(0, D, H, num_layers=2, bidirectional=True)
     compute(encoder, rows_of([STEPS] * 9))  # what is compiled or loaded once
     more = most_bytes(compute, encoder, many) - most_bytes(compute, encoder, few)
-    rows = many - few
-    outputs_bytes = rows * STEPS * 2 * H * 4  # of the first layer, in both directions
-    given_bytes, features_bytes = rows * STEPS * D * 4, rows * 2 * H * 4
-    assert more < 4 * given_bytes + 4 * features_bytes < outputs_bytes
+    outputs_bytes = (many - few) * STEPS * 2 * H * 4  # of the first layer, in both directions
+    assert more < outputs_bytes / 2
 
 
 @pytest.mark.parametrize("kernel", ["xla", pytest.param("native", marks=needs_native)])
