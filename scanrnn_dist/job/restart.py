@@ -17,6 +17,7 @@ confirmed: who wakes later touches nothing of what another one published, or has
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -203,8 +204,10 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     job = new.find_job() or records.find_job()  # its record was moved already; either refuses one of another version
     lease.confirm()
     check_idle(records)
-    _check_parts(records, new)
-    coming = _coming(new, lease)
+    coming = _told(new)
+    listed = _list_of_parts(new, coming, lease)
+    _check_parts(records, new, listed, has_begun=coming is not None)
+    coming = coming or _tell(new, lease)
     if not _is_of(job, coming) and not _is_of(records.find_job(), coming):
         remove_restart(new, lease)  # which somebody began to do while another one told what comes
         return False
@@ -227,7 +230,7 @@ def publish(records: JobRecords, lease: Lease) -> bool:
     for name in sorted(there - parts):
         delete(name)
     for name in coming.records:
-        if name != JOB:
+        if name != JOB and (name != PARTS or listed is not None):
             _take(new, store, lease, name)
     kept = (f"{RESTART}/", f"{ASIDE}/", lease_names(REPLACING))
     for name in sorted(set(store.below(RECORDS)) - set(coming.records)):
@@ -251,16 +254,20 @@ def _is_of(job: dict[str, Any] | None, coming: Coming) -> bool:
     return not coming.job or (job is not None and job["id"] == coming.job)
 
 
-def _coming(new: JobRecords, lease: Lease) -> Coming:
-    """What comes: as it was recorded, or, of a restart that nobody began to publish, all of it."""
+def _told(new: JobRecords) -> Coming | None:
+    """What comes, as it was recorded; None of a restart that nobody began to publish."""
     try:
         told = json.loads(new.store.read(PUBLISHING))
         spans = [(begin, end) for begin, end in told["spans"]]
         return Coming(told["records"], told["units"], spans, told["totals"], told.get("job", ""))
     except FileNotFoundError:
-        pass
+        return None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{new.store.path(PUBLISHING)} is damaged: {error}") from error
+
+
+def _tell(new: JobRecords, lease: Lease) -> Coming:
+    """Record that all of a restart comes."""
     totals = new.read_totals()
     names = sorted(name for name in new.store.below(RECORDS) if not name.startswith(f"{ASIDE}/"))
     if JOB not in names or (job := new.find_job()) is None:
@@ -323,21 +330,34 @@ def wait_until_free(records: JobRecords, seconds: float) -> None:
         time.sleep(0.2)
 
 
-def _check_parts(records: JobRecords, new: JobRecords) -> None:
+def _list_of_parts(new: JobRecords, told: Coming | None, lease: Lease) -> bytes | None:
+    """The list of a restart's parts; None where it has its place already, and of an amended job, which has none.
+
+    A list that the totals do not tell of is that of another restart, whose process slept until this one's was moved.
+    """
+    if told is None:
+        try:
+            return new.read_success()[1]
+        except DataError:
+            lease.confirm()  # or another process published it just now
+            raise
+    try:
+        content = new.store.read(PARTS)
+    except FileNotFoundError:
+        return None
+    is_its_own = told.totals is not None and hashlib.sha256(content).hexdigest() == told.totals["parts_sha256"]
+    return content if is_its_own else None
+
+
+def _check_parts(records: JobRecords, new: JobRecords, listed: bytes | None, has_begun: bool) -> None:
     """See that all parts of a restart stand, here or there, before anything of the old output goes."""
-    if not new.store.exists(PARTS):  # moved already, and so were all parts; or an amended job, which need not be whole
+    if listed is None:  # and so all parts were moved; or an amended job's, which need not be whole
         return
     # Once it began, some have their place already; before that, what stands there are parts of the old output.
-    has_begun = new.store.exists(PUBLISHING)
     aside, there = dict(records.store.entries(RESTART)), dict(records.store.entries()) if has_begun else {}
-    try:
-        listed = read_parts(new.store.read(PARTS), new.store.path(PARTS))
-    except FileNotFoundError as error:
-        raise StoppedError(
-            f"{new.store.root} was published by another process just now. Start the same command again."
-        ) from error
-    for unit, size in zip(listed["unit"].to_pylist(), listed["size_bytes"].to_pylist(), strict=True):
-        name = part_name(unit, len(listed))
+    parts = read_parts(listed, new.store.path(PARTS))
+    for unit, size in zip(parts["unit"].to_pylist(), parts["size_bytes"].to_pylist(), strict=True):
+        name = part_name(unit, len(parts))
         if aside.get(staged(name), there.get(name)) != size:
             raise _incomplete(new, name)
 

@@ -238,6 +238,18 @@ def test_a_record_that_comes_late_is_not_published_as_that_of_another_restart(pl
     bucket.end()
 
 
+def test_a_list_of_parts_that_comes_late_is_not_published_as_that_of_another_restart(plans: dict[int, Plan]) -> None:
+    """One writes the list of its restart once another one's was moved; a third command ends that one's publication."""
+    bucket = Bucket(plans)
+    assert bucket.play([Command("A", plans[3])], []) == ["done"]
+    commands = [Command("B", plans[2], restart=True), Command("C", plans[3], restart=True), Command("A", plans[3])]
+    late, moved = "create out/__scanrnn/restart/__scanrnn/parts", "version out/__scanrnn/restart/__scanrnn/workers"
+    made = "create out/__scanrnn/restart/_SUCCESS"
+    bucket.play(commands, [(0, late), (1, made), (1, moved), (0, 1), (2, END), (0, END), (1, END)])
+    assert bucket.stands().encoder == "C"
+    bucket.end()
+
+
 def test_a_restart_that_somebody_began_to_remove_is_not_published(plans: dict[int, Plan]) -> None:
     """One tells what comes while another one removes it, which a third command interrupts."""
     bucket = Bucket(plans)
