@@ -95,6 +95,8 @@ class Encoder(nnx.Module):
         tables: Mapping[str, Any] | int = 0,
     ) -> None:
         self.layers = nnx.List(checked_layers(layers))
+        if input is None and isinstance(tables, Mapping):
+            raise ConfigError(f"tables of {sorted(tables)} were given without an input; give it, by input=.")
         self.step_input = None if input is None else step_input_of(input, tables, self.cells[0])
         self.readout_names = checked_readout(readout)
         if initial_carry is not None and np.ndim(initial_carry):
@@ -144,7 +146,8 @@ class Encoder(nnx.Module):
             bidirectional: whether each layer has a second cell that reads from the end.
             dtype: what is computed in; None for float32. The parameters are float32.
             input: what a step holds, as `Encoder` takes it. The cells' weights do not depend on its tables.
-            options: `readout`, `initial_carry`, `scan`, `precision`, as `Encoder` takes them.
+            options: `readout`, `initial_carry`, `scan`, `precision`, as `Encoder` takes them; and `tables`, which are
+                random without it.
 
         Raises:
             ConfigError: a number below 1, an unknown cell, or a seed of more than 64 bits.
@@ -152,7 +155,7 @@ class Encoder(nnx.Module):
         if input is not None:
             if in_features not in (None, input.in_features):
                 raise ConfigError(f"in_features is {in_features}, and input has {input.in_features} columns; give one.")
-            in_features, options = input.width, {**options, "input": input, "tables": seed}
+            in_features, options = input.width, {"tables": seed, **options, "input": input}
         elif in_features is None:
             raise ConfigError("in_features is None; expected the features per step, or an input that says them.")
         layers = seeded_layers(seed, in_features, hidden_features, cell, num_layers, bidirectional, dtype)

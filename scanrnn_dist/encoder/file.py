@@ -13,7 +13,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -214,10 +214,25 @@ def _told_as_foreign(path: str | os.PathLike[str], names: Iterable[str]) -> str:
 
 def variables_of(encoder: Any) -> dict[str, np.ndarray]:
     """Every variable as a numpy array, by name: `0.dense_i.kernel`, `0.forward.dense_i.kernel`, `input.item_id`."""
-    leaves = nnx.to_flat_state(nnx.state(encoder.layers))
-    named = {".".join(map(str, path)): leaf for path, leaf in leaves} | _tables(encoder)
-    # safetensors writes memory as it lies, whatever the strides
-    return {name: np.asarray(without_key(value_of(leaf)), order="C") for name, leaf in named.items()}
+    return _as_arrays(_leaves(encoder.layers) | _tables(encoder))
+
+
+def _own_variables(encoder: Any) -> dict[str, np.ndarray]:
+    """What a class of somebody's own has besides: `self.head.kernel`. No file holds it."""
+    leaves = _leaves(encoder).items()
+    return _as_arrays(
+        {f"self.{name}": leaf for name, leaf in leaves if not name.startswith(("layers.", "step_input."))}
+    )
+
+
+def _leaves(module: Any) -> dict[str, Any]:
+    """What `nnx.state` has of a module, by dotted paths."""
+    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(module))}
+
+
+def _as_arrays(leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Leaves of a state as arrays in C order, since safetensors writes memory as it lies, whatever the strides."""
+    return {name: np.asarray(without_key(value_of(leaf)), order="C") for name, leaf in leaves.items()}
 
 
 def _tables(encoder: Any) -> dict[str, Any]:
@@ -303,7 +318,7 @@ def fingerprint_of(kind: type, encoder: Any) -> str:
     digest = hashlib.sha256(json.dumps(encoder.architecture, sort_keys=True).encode())
     for traced in _traced(kind, encoder):
         digest.update(traced)
-    for name, array in sorted(variables_of(encoder).items()):
+    for name, array in sorted((variables_of(encoder) | _own_variables(encoder)).items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -105,11 +105,15 @@ def keras_layers(
         4
     """
     if isinstance(source, Sequence) and not isinstance(source, str):
+        if prefix is not None:
+            raise ConfigError(f"prefix is {prefix!r}; lists of arrays have no names. Leave it out.")
         where, named = "The list", _cells_of_lists(source, bidirectional)
     else:
         expected = "the list layer.get_weights(), arrays by name, or the path of a file of model.save_weights(path)"
         arrays, where = read_named(source, READERS, expected)
         named = _cells_of_names(arrays, prefix, where)
+        if bidirectional and (single := [label for layer in named if len(layer) == 1 for label in layer]):
+            raise ConfigError(f"bidirectional is True, and {where} has one cell of {single[0]!r}. Leave it out.")
         if not isinstance(source, Mapping):
             check_settings(Path(source), [parts_of(cell) for layer in named for cell in layer], _cells(arrays), where)
     layers = [[_cell(label, arrays, where, kind) for label, arrays in layer.items()] for layer in named]

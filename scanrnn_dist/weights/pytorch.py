@@ -192,6 +192,8 @@ def _layers(
             "Train one without."
         )
     hidden_features, kind = _sizes(own, where, kind)
+    if kind != "rnn" and nonlinearity == "relu":
+        raise ConfigError(f"{where} holds a {kind}, which has no nonlinearity to choose; relu was given. Leave it out.")
     if kind == "rnn" and nonlinearity is None and _is_module(source):
         raise ConfigError(
             f"{where} does not say the nonlinearity of its RNN, as one that was traced does not. Say nonlinearity="

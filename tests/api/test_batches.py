@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -332,6 +333,22 @@ def doubled(encoder: Encoder) -> None:
     kernel[...] = 2 * kernel[...]
 
 
+class Headed(Encoder):
+    """An encoder with a layer of its own."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__(cell)
+        self.head = nnx.Linear(H, 2, rngs=nnx.Rngs(0))
+
+    def readout(self, state: Any) -> jax.Array:
+        return self.head(super().readout(state))  # type: ignore[no-any-return]
+
+
+def doubled_head(encoder: Encoder) -> None:
+    assert isinstance(encoder, Headed)
+    encoder.head.kernel[...] *= 2
+
+
 def filled(encoder: Encoder) -> None:
     encoder.fill = 0.5
 
@@ -358,6 +375,7 @@ def of_numpy() -> Encoder:
         (fresh, filled, 2),
         (of_numpy, doubled_in_place, 4),
         (lambda: Encoder(drawn(OwnCell, D, H)), doubled, 4),
+        (lambda: Headed(drawn(nnx.GRUCell, D, H)), doubled_head, 4),
     ],
 )
 def test_an_encoder_that_is_changed_between_batches_gives_its_new_features(

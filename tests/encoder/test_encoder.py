@@ -560,6 +560,23 @@ def test_a_cell_may_have_attributes_of_any_kind(value: Any, described: Any) -> N
     assert encoder.architecture["layers"][0]["own"] == described and len(encoder.fingerprint) == 64
 
 
+def test_variables_of_a_class_of_ones_own_change_the_fingerprint() -> None:
+    class Own(Encoder):
+        def __init__(self, of_layer: float, of_array: float, seed: int) -> None:
+            super().__init__(drawn(nnx.GRUCell, 3, 5))
+            self.head = nnx.Linear(5, 2, rngs=nnx.Rngs(0))
+            self.head.kernel[...] *= of_layer
+            self.first, self.key = np.full(5, of_array, np.float32), jax.random.key(seed)
+
+        def readout(self, state: State) -> jax.Array:
+            noise = jax.random.normal(self.key, (2,))
+            return self.head(super().readout(state) + self.first) + noise  # type: ignore[no-any-return]
+
+    encoders = [Own(1, 1, 0), Own(2, 1, 0), Own(1, 2, 0), Own(1, 1, 1)]
+    assert len({encoder.fingerprint for encoder in encoders}) == len(encoders)
+    assert Own(2, 1, 0).fingerprint == encoders[1].fingerprint
+
+
 def test_what_is_done_with_a_carry_that_a_row_brings_changes_the_fingerprint() -> None:
     def begun(of_given: Callable[[jax.Array], jax.Array]) -> Encoder:
         class Begun(Encoder):

@@ -58,6 +58,16 @@ def test_what_is_no_seed_and_no_tables_is_refused() -> None:
         Encoder(cell, input=SPEC, tables=words)
     one, other = (Encoder(cell, input=SPEC, tables=seed) for seed in (3, np.int64(3)))
     assert one.fingerprint == other.fingerprint
+    with pytest.raises(ConfigError, match="were given without an input"):
+        Encoder.from_seed(0, 2, H, tables={"item": np.zeros((3, 2))})
+
+
+def test_tables_may_be_given_beside_random_cells() -> None:
+    tables = {name: np.full(shape, 0.5, np.float32) for name, shape in SPEC.tables.items()}
+    given, drawn_ones = (variables_of(Encoder.from_seed(0, None, H, input=SPEC, **o)) for o in ({"tables": tables}, {}))
+    for name, array in given.items():
+        wanted = tables[name.removeprefix("input.")] if name.startswith("input.") else drawn_ones[name]
+        np.testing.assert_array_equal(array, wanted)
 
 
 def test_weights_that_are_nan_are_told_of_when_they_are_loaded(

@@ -132,6 +132,11 @@ def test_names_of_stacks_and_directions() -> None:
         keras_layers(model)
     with pytest.raises(ConfigError, match="has 0 recurrent cells below 'gr'"):
         keras_layers(model, prefix="gr")
+    with pytest.raises(ConfigError, match=r"bidirectional is True, and .* has one cell of 'gru/gru_cell/'. Leave it"):
+        keras_layers(model, prefix=["bi", "gru"], bidirectional=True)
+    assert_computes(keras_layers(model, prefix="bi", bidirectional=True), [both])
+    with pytest.raises(ConfigError, match="prefix is 'bi'; lists of arrays have no names"):
+        keras_layers(arrays[0], prefix="bi")
     layers = keras_layers(model, prefix=["bi", "gru"])
     assert isinstance(layers[0], tuple) and isinstance(layers[1], nnx.GRUCell)
     assert layers[1].in_features == 2 * H

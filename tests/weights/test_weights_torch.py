@@ -289,6 +289,8 @@ def test_a_kind_has_to_fit() -> None:
         torch_layers(gru_state(), kind="gr")
     with pytest.raises(ConfigError, match="nonlinearity is 'elu'"):
         torch_layers(gru_state(), nonlinearity="elu")
+    with pytest.raises(ConfigError, match="holds a gru, which has no nonlinearity to choose; relu was given"):
+        torch_layers(gru_state(), nonlinearity="relu")
     with pytest.raises(DataError, match="8 gate rows for 4 hidden features"):
         torch_layers({"weight_ih_l0": np.zeros((8, 3)), "weight_hh_l0": np.zeros((8, 4))})
 
