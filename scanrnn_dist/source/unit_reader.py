@@ -223,13 +223,13 @@ class UnitReader:
         less than they take in the file before it is compressed.
         """
         groups = range(unit.row_group_begin, unit.row_group_end)
-        there = {field.name: field.type for field in parquet.schema_arrow}
-        known = {path: parquet.decoded_bytes(path, groups) for path in self._paths if path[0] in there}
+        leaves, there = parquet.leaves, {field.name: field.type for field in parquet.schema_arrow}
+        known = {path: leaves.decoded_bytes(path, groups) for path in self._paths if path[0] in there}
         in_groups = sum(group.rows for group in parquet.footer.row_groups[groups.start : groups.stop])
         decoded = sum(nbytes or 0 for nbytes in known.values()) / max(1, in_groups)
-        decoded += self._filled_bytes(parquet, there, lambda way: parquet.values(way, groups) / max(1, in_groups))
+        decoded += self._filled_bytes(parquet, there, lambda way: leaves.values(way, groups) / max(1, in_groups))
         if unknown := [path for path, nbytes in known.items() if nbytes is None]:
-            stored = sum(parquet.stored_bytes(path, groups) for path in unknown) / max(1, in_groups)
+            stored = sum(leaves.stored_bytes(path, groups) for path in unknown) / max(1, in_groups)
             decoded += max(stored, self._tried_bytes(parquet, unit, unknown))
         # The sequences' values are float32 in the end; and the first rows may be the shortest ones.
         decoded = max(1.0, decoded, 4 * unit.values / unit.rows if self._own else 0)

@@ -1,21 +1,20 @@
 """What an Arrow type or field says of the shapes of tensors, be they all of one shape or each of its own.
 
-pyarrow gives no class for tensors of variable shape: where its C++ knows them, only Arrow's C interface tells their
+pyarrow gives no class for tensors of variable shape: where its C++ knows them, only a schema as bytes tells their
 parameters; where it does not, the metadata of the field does.
 See https://arrow.apache.org/docs/format/CanonicalExtensions.html.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
-import struct
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from scanrnn_dist.errors import LayoutError
 from scanrnn_dist.source.layouts.types import EXTENSION_METADATA, EXTENSION_NAME, VARIABLE_TENSOR, is_number, list_value
+from scanrnn_dist.source.parquet import without_extensions
 
 
 @dataclass(frozen=True)
@@ -81,24 +80,8 @@ def _of(field: pa.Field, value: pa.DataType, shape: tuple, permutation: list[int
     return TensorType(value, shape, axes[0], axes[1], fixed)
 
 
-class _ArrowSchema(ctypes.Structure):
-    """The beginning of `ArrowSchema` in Arrow's C interface."""
-
-    _fields_ = (("format", ctypes.c_char_p), ("name", ctypes.c_char_p), ("metadata", ctypes.c_void_p))
-
-
 def _metadata(type: pa.BaseExtensionType) -> bytes:
     """What an extension type says of itself, as it would stand in a field's metadata."""
-    capsule = type.__arrow_c_schema__()
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    schema = ctypes.cast(pointer(capsule, b"arrow_schema"), ctypes.POINTER(_ArrowSchema)).contents
-    if not schema.metadata:
-        return b""
-    at, (count,) = schema.metadata + 4, struct.unpack("=i", ctypes.string_at(schema.metadata, 4))
-    texts = []
-    for _ in range(2 * count):  # keys and values in turn, each after its length
-        (size,) = struct.unpack("=i", ctypes.string_at(at, 4))
-        texts.append(ctypes.string_at(at + 4, size))
-        at += 4 + size
-    return dict(zip(texts[::2], texts[1::2], strict=True)).get(EXTENSION_METADATA, b"")
+    stored = pa.schema([("tensors", type)]).serialize().to_pybytes()
+    (field,) = pa.ipc.read_schema(pa.py_buffer(without_extensions(stored)))
+    return (field.metadata or {}).get(EXTENSION_METADATA, b"")

@@ -8,5 +8,5 @@ from scanrnn_dist.source.parquet.budget import least_row_bytes
 from scanrnn_dist.source.parquet.checked_file import Ahead, CheckedFile, read_ahead
 from scanrnn_dist.source.parquet.footer import Footer
 from scanrnn_dist.source.parquet.gathered import Gathered
-from scanrnn_dist.source.parquet.readable import own_bytes
+from scanrnn_dist.source.parquet.readable import own_bytes, without_extensions
 from scanrnn_dist.source.parquet.vector_writer import VectorWriter

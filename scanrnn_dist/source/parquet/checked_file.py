@@ -93,8 +93,8 @@ class CheckedFile:
             self.footer = replace(footer, fields={})
             names = footer.names
             wanted = [(name,) for name in names] if columns is None else columns
-            self._leaves = Leaves(self.footer, schema)
-            self._wanted = sorted({leaf for way in wanted for leaf in self._leaves.of(way)})
+            self.leaves = Leaves(self.footer, schema)
+            self._wanted = sorted({leaf for way in wanted for leaf in self.leaves.of(way)})
             self._pages = PageFile(self._file, self.footer, self._wanted, path, self._budget)
             self._parquet = self._open("us")
             self.schema_arrow: pa.Schema = self._parquet.schema_arrow
@@ -171,7 +171,7 @@ class CheckedFile:
         self._budget.check(nbytes, f"{self._path}, column {column!r}", f"one row of {nbytes:,} bytes, by its type,")
 
     def _batches(self, rows: int, row_groups: Sequence[int], columns: Sequence[Path]) -> Iterator[pa.RecordBatch]:
-        wanted = self._leaves.names_for(columns)
+        wanted = self.leaves.names_for(columns)
         columns_read = list(dict.fromkeys(path[0] for path in columns))
         pieces = [list(row_groups)]
         kinds = [self.schema_arrow.field(name).type for name in columns_read]
@@ -194,22 +194,6 @@ class CheckedFile:
             for name in names:
                 _check_microseconds(batch.column(name), fine.column(name), f"{self._path}, column {name!r}")
             yield batch
-
-    def decoded_bytes(self, path: Path, row_groups: Sequence[int]) -> int | None:
-        """As `Leaves.decoded_bytes`; at least what the type takes of each row, be it null."""
-        nbytes = self._leaves.decoded_bytes(path, row_groups)
-        if nbytes is None:
-            return None
-        rows = sum(self.footer.row_groups[group].rows for group in row_groups)
-        return max(nbytes, rows * least_row_bytes(type_at(self.schema_arrow, path)))
-
-    def stored_bytes(self, path: Path, row_groups: Sequence[int]) -> int:
-        """As `Leaves.stored_bytes`."""
-        return self._leaves.stored_bytes(path, row_groups)
-
-    def values(self, path: Path, row_groups: Sequence[int]) -> int:
-        """As `Leaves.values`."""
-        return self._leaves.values(path, row_groups)
 
     def check_pages(self, row_groups: Sequence[int]) -> None:
         """Hold the pages of these row groups against the footer, those that were not read too."""

@@ -13,6 +13,7 @@ from itertools import accumulate
 
 import pyarrow as pa
 
+from scanrnn_dist.source.parquet.budget import least_row_bytes
 from scanrnn_dist.source.parquet.footer import Footer
 
 Path = tuple[str, ...]
@@ -69,12 +70,13 @@ class Leaves:
         """About what a column, or a field within it, of these row groups takes once it is decoded.
 
         By the footer's numbers of values and the widths of their types; None where only the values tell, as of texts.
+        At least what the type takes of each row, be it null.
         Of lists within lists the offsets are left out: nobody knows how many there are.
         """
         leaves, kinds = self.of(path), list(_leaf_types(type_at(self._schema, path)))
         if len(leaves) != len(kinds):
             return None
-        nbytes = 0
+        nbytes, least, least_row = 0, 0, least_row_bytes(type_at(self._schema, path))
         for group in (self._footer.row_groups[number] for number in row_groups):
             for leaf, kind in zip(leaves, kinds, strict=True):
                 types = pa.types
@@ -82,7 +84,8 @@ class Leaves:
                     return None
                 nbytes += group.chunks[leaf].values * kind.bit_width // 8
                 nbytes += 4 * group.rows * (self._footer.leaves[leaf].max_repetition > 0)
-        return nbytes
+            least += group.rows * least_row
+        return max(nbytes, least)
 
     def stored_bytes(self, path: Path, row_groups: Iterable[int]) -> int:
         """What a column, or a field within it, of these row groups takes before it is compressed.

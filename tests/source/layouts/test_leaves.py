@@ -191,7 +191,7 @@ def test_twice_as_many_columns_or_fields_take_twice_the_work(tmp_path: Path, is_
         try:
             file = CheckedFile(fs.LocalFileSystem(), str(tmp_path / f"{count}.parquet"), paths)
             for _ in file.iter_batches(1, row_groups=[0], columns=paths):
-                assert all(file.decoded_bytes(path, [0]) for path in paths)
+                assert all(file.leaves.decoded_bytes(path, [0]) for path in paths)
         finally:
             sys.setprofile(None)
         file.close()
@@ -224,7 +224,7 @@ ARRAYS = {
 def test_the_footer_tells_what_numbers_take_once_they_are_decoded(tmp_path: Path, name: str) -> None:
     pq.write_table(pa.table({name: ARRAYS[name]}), tmp_path / "a.parquet", row_group_size=300)
     with closing(CheckedFile(fs.LocalFileSystem(), str(tmp_path / "a.parquet"))) as file:
-        told = file.decoded_bytes((name,), range(1, 3))
+        told = file.leaves.decoded_bytes((name,), range(1, 3))
         found = sum(batch.nbytes for batch in file.iter_batches(1000, row_groups=[1, 2], columns=[(name,)]))
     assert told is not None and 0.9 * found <= told <= 1.25 * found  # offsets count once for each leaf
 
@@ -242,7 +242,7 @@ def test_the_footer_tells_what_numbers_take_once_they_are_decoded(tmp_path: Path
 def test_what_texts_take_is_for_nobody_to_know(tmp_path: Path, array: pa.Array) -> None:
     pq.write_table(pa.table({"a": array}), tmp_path / "a.parquet")
     with closing(CheckedFile(fs.LocalFileSystem(), str(tmp_path / "a.parquet"))) as file:
-        assert file.decoded_bytes(("a",), [0]) is None
+        assert file.leaves.decoded_bytes(("a",), [0]) is None
 
 
 def test_rows_are_cut_alike_whatever_the_first_ones_are(tmp_path: Path) -> None:
