@@ -30,6 +30,7 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from benchmarks.harness import finish
 
@@ -82,9 +83,9 @@ def begin_job(source: Path, destination: Path, units: int) -> None:
     from scanrnn_dist.errors import StoppedError
     from scanrnn_dist.source import read_footers
 
-    (first,) = read_footers([str(source / "00000/000.parquet")], uri=None)
+    (first,) = read_footers(fs.LocalFileSystem(), [str(source / "00000/000.parquet")])
 
-    def repeated(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str, Any]]:
+    def repeated(filesystem: fs.FileSystem, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
         return (first for _ in paths)
 
     def stop(done: int, total: int) -> None:

@@ -15,7 +15,16 @@ from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.keeping import check_keeps
 from scanrnn_dist.job.options import JobOptions
 from scanrnn_dist.records import FEATURES, STATE
-from scanrnn_dist.source import Asked, Layout, Source, SourceLike, find_layout, layout_of_input, open_source
+from scanrnn_dist.source import (
+    Asked,
+    Layout,
+    Source,
+    SourceLike,
+    find_layout,
+    layout_of_input,
+    open_source,
+    types_within,
+)
 
 _TOLD = 8
 
@@ -42,6 +51,12 @@ def choose(source: SourceLike, options: JobOptions, input: InputSpec | None) -> 
         if name not in opened.schema.names:
             near = did_you_mean(name, opened.schema.names)
             raise ConfigError(f"There is no column {name!r} to keep in {where}; it has {opened.schema.names}.{near}")
+        type = opened.schema.field(name).type
+        if any(pa.types.is_fixed_size_list(kind) and kind.list_size == 0 for kind in types_within(type)):
+            raise DataError(
+                f"Column {name!r} holds lists of the fixed size 0 ({type}). pyarrow writes them so that they cannot be "
+                "read again, so the column cannot be kept. Choose others with --keep."
+            )
         if name == FEATURES or (name == STATE and options.keep_state):
             raise ConfigError(
                 f"A kept column is named {name!r}, as an output column; rename it, or choose with --keep."

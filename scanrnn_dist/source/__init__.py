@@ -32,7 +32,7 @@ from scanrnn_dist.source.layouts import (
     value_bytes,
 )
 from scanrnn_dist.source.listing import SourceLike, check_source, filesystem_of, list_again, pattern_of
-from scanrnn_dist.source.parquet import Gathered, VectorWriter
+from scanrnn_dist.source.parquet import Gathered, VectorWriter, types_within
 from scanrnn_dist.source.read_ahead import (
     WAITING_UNITS,
     FailedUnit,

@@ -1,9 +1,9 @@
-"""Parquet footers, read in a child process that may die.
+"""Parquet footers, looked at in a child process that may die.
 
 A hostile footer can abort the process that looks at it (no exception, SIGABRT), and footers lie: the child
-(`footer_child.py`) dies instead, and the file is named. It looks at one footer after the other. Of local files it is
-asked for one at a time, and stays for the next source until it was idle for `IDLE_SECONDS`. Of a bucket, where the way
-to a file takes longer than the look at it, it is asked `AHEAD` files ahead, and reads `THREADS` at once.
+(`footer_child.py`) dies instead, and the file is named. This process reads the last bytes of files, of a bucket many at
+once; the child is given them, one file after the other. It stays for the next source until it was idle for
+`IDLE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -15,36 +15,29 @@ import os
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from functools import lru_cache
-from itertools import islice
-from typing import Any, Protocol
+from contextlib import closing, suppress
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+from pyarrow import fs
 
 from scanrnn_dist.errors import StoppedError
+from scanrnn_dist.source.footer_child import refusal
+from scanrnn_dist.source.parquet import read_end, read_tail, usual_bytes
+from scanrnn_dist.storage import FetchedFile, SteadyFile, at_once, open_input_file
 
 IDLE_SECONDS = 60
 WORK_SECONDS = 240
 """Of one footer: a damaged one can make pyarrow go on for ever."""
-THREADS = 64
-"""Files of a bucket that are read at once. 200 footers of a server that waits 30 ms, twice each, took 15.4 s
-one by one and 1.5 s by 64 threads, 0.5 s of them until the child was there. 400 at 500 ms: 16.8 s by 25 threads, 7.7 s
-by 64, 4.4 s by 128. The look at a small one takes 0.4 ms, which more threads would soon wait for."""
-AHEAD = 2 * THREADS
-"""Files of a bucket that are asked for before the first is answered: so that others are read while one comes late. Of
-each the child holds a footer of up to 1 MiB: 128 MiB at worst, 1 MiB where footers take 8 kB."""
 CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "footer_child.py")
 
 
-def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str, Any]]:
+def read_footers(filesystem: fs.FileSystem, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
     """What the footer of every path says, in the order of the paths.
 
-    Args:
-        paths: Parquet files, as their filesystem names them.
-        uri: a URI of that filesystem, or None for local files.
+    Files of a bucket are opened, and up to 1 MiB of their ends are read, by as many threads as `at_once` has.
 
     Yields:
         Per path the child's answer, with a `pa.Schema`, which lacks the unreadable columns; or `{"error": str}`, one
@@ -54,91 +47,69 @@ def read_footers(paths: Iterable[str], *, uri: str | None) -> Iterator[dict[str,
     Raises:
         StoppedError: a file could not be reached or read, for a reason that says nothing about its content.
     """
-    if uri is None:
-        yield from map(_told, map(_local_child().ask, paths))
-        return
-    child = _Child(uri)
-    try:
-        yield from map(_told, _asked_ahead(child, paths, AHEAD))
-    finally:
-        child.close()  # that of a bucket ends with its source, as access rights change
-
-
-def _told(answer: dict[str, Any]) -> dict[str, Any]:
-    if "stopped" in answer:
-        raise StoppedError(answer["stopped"])
-    if "schema" in answer:
-        answer["schema"] = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(answer["schema"])))
-    return answer
-
-
-class _Asked(Protocol):
-    """What `_asked_ahead` needs of a child."""
-
-    def send(self, path: str) -> None:
-        """Ask for a path; begins a process if there is none. One that ended takes the request without an answer."""
-
-    def receive(self) -> dict[str, Any] | None:
-        """The answer to the first of the requests that has none; None, and no process, if it ended before that."""
-
-    def ask(self, path: str) -> dict[str, Any]:
-        """The answer to one path, where there is no other request; that the process ended is an answer too."""
-
-
-def _asked_ahead(child: _Asked, paths: Iterable[str], ahead: int) -> Iterator[dict[str, Any]]:
-    """The answers to paths, in their order, of which so many at most are asked ahead.
-
-    A process that ended may have died of the first file that it had not answered, or for a reason of its own, as of
-    having nothing to do. So the next process is asked for this file alone, and with the others only once it has
-    answered; where it ends too, the file is why.
-    """
-    paths, waiting, sent = iter(paths), deque[str](), 0
-    while True:
-        waiting.extend(islice(paths, ahead - len(waiting)))
-        if not waiting:
-            return
-        for path in islice(waiting, sent, None):
-            child.send(path)
-        answer = child.receive()
-        sent = len(waiting) - 1
-        if answer is None:
-            answer, sent = child.ask(waiting[0]), 0
-        waiting.popleft()
+    opened = partial(_opened, filesystem)
+    found = map(opened, paths) if filesystem.type_name == "local" else at_once(opened, paths)
+    for each in found:
+        answer = each if isinstance(each, dict) else _answer(each)
+        if "stopped" in answer:
+            raise StoppedError(answer["stopped"])
+        if "schema" in answer:
+            answer["schema"] = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(answer["schema"])))
         yield answer
 
 
-class _Child:
-    """The process that looks at footers of one filesystem; begun when asked, and anew after it ended."""
+class _Opened(NamedTuple):
+    """A file and its last bytes, up to 1 MiB of them."""
 
-    def __init__(self, uri: str | None) -> None:
-        self._uri = uri
+    path: str
+    file: SteadyFile | FetchedFile
+    end: bytes
+
+
+def _opened(filesystem: fs.FileSystem, path: str) -> _Opened | dict[str, Any]:
+    """A file that was opened; or why it was not, as the child would say it."""
+    try:
+        file = open_input_file(filesystem, path)
+        try:
+            return _Opened(path, file, read_end(file))
+        except BaseException:
+            file.close()
+            raise
+    except Exception as error:
+        return refusal(path, error)
+
+
+def _answer(opened: _Opened) -> dict[str, Any]:
+    try:
+        with closing(opened.file):
+            size, tail = opened.file.size(), read_tail(opened.file, usual_bytes, opened.end)
+    except Exception as error:
+        return refusal(opened.path, error)
+    return _child().ask(opened.path, size, tail)
+
+
+class _Child:
+    """The process that looks at footers; begun when asked, and anew after it ended."""
+
+    def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
-    def ask(self, path: str) -> dict[str, Any]:
-        """The child's answer, or what its end means."""
+    def ask(self, path: str, size: int, tail: bytes) -> dict[str, Any]:
+        """The child's answer to a file of this size with these last bytes, or what its end means."""
+        message = {"path": path, "size": size, "tail": base64.b64encode(tail).decode()}
         with self._lock:
             was_there = self._process is not None
             try:
-                answer, status = self._answer(path)
+                answer, status = self._asked(message)
                 if answer is None and was_there:  # it may have ended before, of idleness
-                    answer, status = self._answer(path)
+                    answer, status = self._asked(message)
             except BaseException:  # the answer may still come, and be taken for that to another path
                 self.close()
                 raise
             if answer is None:
                 return {"error": f"looking at its footer ended the process that did (exit status {status})"}
             return answer
-
-    def send(self, path: str) -> None:
-        """Ask for a path, without waiting for the answer."""
-        self._process = self._process or _start(self._uri)
-        with suppress(BrokenPipeError):
-            _send(self._process, path)
-
-    def receive(self) -> dict[str, Any] | None:
-        """The answer to the first request that has none; None if the process ended."""
-        return self._received()[0]
 
     def close(self) -> None:
         """End the process, if there is one; by its pipe alone it would go on while a fork of this process has that."""
@@ -154,30 +125,29 @@ class _Child:
         process.communicate()
         return process.returncode
 
-    def _answer(self, path: str) -> tuple[dict[str, Any] | None, int | None]:
-        self.send(path)
-        return self._received()
-
-    def _received(self) -> tuple[dict[str, Any] | None, int | None]:
+    def _asked(self, message: dict[str, Any]) -> tuple[dict[str, Any] | None, int | None]:
         """What the process says, or None and the status with which it ended."""
-        assert self._process is not None and self._process.stdout is not None
+        self._process = self._process or _start()
+        with suppress(BrokenPipeError):
+            _send(self._process, message)
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         return (json.loads(line), None) if line.endswith("\n") else (None, self._status())
 
 
-def _local_child() -> _Child:
-    """The one for this machine's files, which stays; a fork of this process has its own."""
+def _child() -> _Child:
+    """The one of this process, which stays; a fork of this process has its own."""
     return _child_of(os.getpid())
 
 
 @lru_cache
 def _child_of(pid: int) -> _Child:
-    child = _Child(None)
+    child = _Child()
     atexit.register(lambda: child.close() if os.getpid() == pid else None)
     return child
 
 
-def _start(uri: str | None) -> subprocess.Popen[str]:
+def _start() -> subprocess.Popen[str]:
     # -P and the parent's own path: the child finds the same pyarrow, and this folder's modules shadow nothing.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path if isinstance(entry, str))
     child = subprocess.Popen(
@@ -188,7 +158,7 @@ def _start(uri: str | None) -> subprocess.Popen[str]:
         env={**os.environ, "PYTHONPATH": path},
         encoding="utf-8",
     )
-    _send(child, {"uri": uri, "threads": THREADS, "idle": IDLE_SECONDS, "work": WORK_SECONDS})
+    _send(child, {"idle": IDLE_SECONDS, "work": WORK_SECONDS})
     return child
 
 

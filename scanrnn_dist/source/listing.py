@@ -32,7 +32,6 @@ class Listing:
     """The files of a source in their order, without partition fields, and where they are."""
 
     filesystem: fs.FileSystem
-    uri: str | None  # to reach it by; None for this machine
     files: FileTable
     repeated: list[tuple[str, str]] = field(default_factory=list)  # links to files that are there, and these
 
@@ -47,12 +46,12 @@ def list_source(source: SourceLike) -> Listing:
     pattern = _pattern_of(filesystem, path, name)
     if pattern is None:
         files = FileTable.from_entries(_entries([_info(filesystem, path, name)]), path.rpartition("/")[0])
-        return Listing(filesystem, uri, files)
+        return Listing(filesystem, files)
     files, repeated, finds_folders = (_walk if uri is None else _select)(filesystem, pattern, name)
     if not len(files):
         raise NothingFoundError(_nothing_in(pattern, name, finds_folders))
     # Arrow compares bytes of UTF-8, which gives the order of Python's strings.
-    return Listing(filesystem, uri, files.take(pc.sort_indices(files.paths).to_numpy()), repeated)
+    return Listing(filesystem, files.take(pc.sort_indices(files.paths).to_numpy()), repeated)
 
 
 def check_source(source: Any) -> None:
@@ -191,7 +190,7 @@ def _list_files(names: list[str]) -> Listing:
             raise ConfigError(f"{name!r} is named twice; expected every file once. Drop one of the two.")
         infos[real] = info
     base = os.path.commonpath([info.path.rpartition("/")[0] for info in infos.values()]).replace(os.sep, "/")
-    return Listing(filesystem, uri, FileTable.from_entries(_entries(infos.values()), base))
+    return Listing(filesystem, FileTable.from_entries(_entries(infos.values()), base))
 
 
 def _info(filesystem: fs.FileSystem, path: str | list[str] | fs.FileSelector, name: str) -> Any:

@@ -130,7 +130,7 @@ def _with_footers(listing: Listing, skip_unreadable: bool) -> tuple[FileTable, _
     """The files whose footers can be read, and what these say; a file that cannot be read is left out, or raises."""
     files, read, sound = listing.files, _Footers(), list[int]()
     for number, (path, footer) in enumerate(
-        zip(_paths(files), read_footers(_paths(files), uri=listing.uri), strict=True)
+        zip(_paths(files), read_footers(listing.filesystem, _paths(files)), strict=True)
     ):
         if "error" not in footer:
             sound.append(number)

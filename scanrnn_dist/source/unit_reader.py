@@ -10,20 +10,19 @@ process 173 - 205 MB against 490 MB, 79 MB of it Python and pyarrow, at the spee
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 
 import pyarrow as pa
 
-from scanrnn_dist.errors import DataError, ScanRNNError, StoppedError, UnreadableError, one_line
+from scanrnn_dist.errors import DataError, ScanRNNError, UnreadableError, one_line
 from scanrnn_dist.protocols import Stage
 from scanrnn_dist.source.conform import conform, conforms, filled_bytes, part_of
 from scanrnn_dist.source.file_table import SourceFile, is_unchanged
 from scanrnn_dist.source.grouped import Grouping
 from scanrnn_dist.source.layouts import Path
-from scanrnn_dist.source.parquet import CheckedFile, own_bytes
+from scanrnn_dist.source.parquet import CheckedFile, out_of_memory, own_bytes
 from scanrnn_dist.source.source import Source
 from scanrnn_dist.source.units import Grouped, Unit
 
@@ -324,21 +323,3 @@ def _named(what: str) -> Iterator[None]:
             f"{what.rstrip(',')}: cannot be read: {type(error).__name__}: {text}. "
             "Expected a sound Parquet file: write or copy it again."
         ) from error
-
-
-def out_of_memory(what: str, error: Exception) -> StoppedError | None:
-    """What to say where memory ran out while something was read; None of any other error."""
-    text = one_line(str(error)).rstrip(" .") or "MemoryError"
-    if not isinstance(error, MemoryError) or _is_beyond_the_machine(text):
-        return None
-    return StoppedError(
-        f"{what}: there is not enough memory to read it: {text}. Find more memory, or choose a smaller --memory."
-    )
-
-
-def _is_beyond_the_machine(text: str) -> bool:
-    """Whether more was asked for, by what pyarrow says, than there could be: of a sound file nobody asks so much."""
-    from scanrnn_dist.observe import usable_bytes  # with rich, which most jobs need no sooner
-
-    asked, usable = re.search(r"of size (\d+)", text), usable_bytes()
-    return asked is not None and usable is not None and int(asked[1]) > usable

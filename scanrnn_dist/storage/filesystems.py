@@ -22,6 +22,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from scanrnn_dist.errors import ConfigError, StoppedError, check_is_text, one_line
+from scanrnn_dist.storage.asking import AT_ONCE
 from scanrnn_dist.storage.fetched import FetchedFile
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:\ is a drive
@@ -193,8 +194,13 @@ def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
     # Not the "standard" strategy: its first wait is 0.5 s on average and ten of its attempts took 75 s.
     retries = fs.AwsDefaultS3RetryStrategy(max_attempts=RETRIES)
     patience = {"retry_strategy": retries, "request_timeout": REQUEST_SECONDS, "connect_timeout": CONNECT_SECONDS}
-    # A small object that is opened with delay is one request, not three.
-    return fs.S3FileSystem(**{**options, **patience, "allow_delayed_open": True})
+    threads = pa.io_thread_count()
+    pa.set_io_thread_count(max(threads, AT_ONCE))  # it gets as many connections; with 25, footers take twice as long
+    try:
+        # A small object that is opened with delay is one request, not three.
+        return fs.S3FileSystem(**{**options, **patience, "allow_delayed_open": True})
+    finally:
+        pa.set_io_thread_count(threads)
 
 
 class SteadyFile:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from faults import Died, dies_at, watched
+from pyarrow import fs
 from sources import NAN, D, entries, featurize, leftovers, random_rows, stop_once_committed, write_source
 
 from scanrnn_dist import BadRows, quarantined
@@ -309,7 +310,7 @@ def test_every_hostile_file_is_accounted_for_and_good_files_beside_it_are_whole(
     # `large_string_map` is a bomb then
     monkeypatch.setattr("scanrnn_dist.observe.memory.usable_bytes", lambda: 512 << 20)
     hostile = sorted((shared_data / "hostile").glob("*.parquet"))
-    answers = list(read_footers([str(path) for path in hostile], uri=None))
+    answers = list(read_footers(fs.LocalFileSystem(), [str(path) for path in hostile]))
     refused = [path for path, answer in zip(hostile, answers, strict=True) if "error" in answer]
     others = [path for path in hostile if path not in refused]
     assert refused and others

@@ -19,9 +19,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
-from scanrnn_dist.errors import DataError
+from scanrnn_dist.errors import ConfigError, DataError
 from scanrnn_dist.job import JobOptions, plan_job
 from scanrnn_dist.source import footer_child, footers
 from scanrnn_dist.source.decode import ReadOptions
@@ -71,6 +70,8 @@ def outcome(path: Path, right: tuple[list[Any], pa.Table]) -> tuple[str, str]:
     """What becomes of a file, held against what it was."""
     try:
         sequences, kept = rows_of(path)
+    except ConfigError as error:  # of steps that would have another number of features
+        return ("refused" if "in column 'seq'" in str(error) else "raised"), str(error)
     except DataError as error:
         one_line = "\n" not in str(error) and path.name in str(error)
         return ("refused" if one_line else "raised"), str(error)
@@ -84,14 +85,14 @@ def outcome(path: Path, right: tuple[list[Any], pa.Table]) -> tuple[str, str]:
 class InThisProcess:
     """Reads footers where it is asked; a process of its own for each would take minutes."""
 
-    def ask(self, path: str) -> dict[str, Any]:
+    def ask(self, path: str, size: int, tail: bytes) -> dict[str, Any]:
         """What `footer_child.py` answers, or its end."""
-        return footer_child.answer_of(fs.LocalFileSystem(), path)
+        return footer_child.answer_of(path, size, tail)
 
 
 def sweep(path: Path, numbers: range) -> Iterator[tuple[int, str, str]]:
     """`(bit, outcome, text)` of the places of these numbers."""
-    footers._local_child = InThisProcess  # type: ignore[assignment]
+    footers._child = InThisProcess  # type: ignore[assignment]
     content = path.read_bytes()
     right, bits = rows_of(path), places(content)
     changed = path.with_name(f"flipped-{numbers.start}.parquet")

@@ -101,7 +101,7 @@ def outcome(path: Path, right: pa.Table) -> tuple[str, str]:
 
 def sweep(folder: Path, numbers: range) -> Iterator[tuple[int, str, str]]:
     """`(number, outcome, text)` of the mutations of these numbers."""
-    footers._local_child = bit_flips.InThisProcess  # type: ignore[assignment]
+    footers._child = bit_flips.InThisProcess  # type: ignore[assignment]
     paths = sorted(folder.glob("*.parquet"))
     contents, right = [path.read_bytes() for path in paths], [rows_of(path) for path in paths]
     changed = folder / f"mutated-{numbers.start}.mutant"

@@ -26,8 +26,9 @@ from scanrnn_dist.source import footers
 from scanrnn_dist.source.decode import ReadOptions
 from scanrnn_dist.source.kept import read_kept
 from scanrnn_dist.source.parquet import checked_file as parquet_file
+from scanrnn_dist.source.parquet.budget import usual_bytes
 from scanrnn_dist.source.parquet.checked_file import CheckedFile
-from scanrnn_dist.source.parquet.footer import parse_footer, read_footer
+from scanrnn_dist.source.parquet.footer import parse_footer, read_tail
 from scanrnn_dist.source.parquet.pages import PageFile, PageWalk
 from scanrnn_dist.source.parquet.readable import arrow_fields
 from scanrnn_dist.source.parquet.thrift import I32, Raw, integer_bytes, key, read_struct
@@ -93,8 +94,9 @@ def test_offsets_and_sizes_beyond_the_file_are_refused_before_pyarrow_sees_them(
     """Each number of a column chunk in turn, by its bytes in the footer."""
     with open(file, "rb") as opened:
         native = pa.PythonFile(opened)
-        footer = read_footer(native)
-        begin = native.size() - 8 - len(footer.content)
+        tail = read_tail(native, usual_bytes)
+        begin = native.size() - len(tail)
+    footer = parse_footer(tail[:-8], begin)
     chunk = footer.row_groups[1].chunks[0]
     for number in (chunk.begin, chunk.data_begin, chunk.end - chunk.begin):
         stored, reasons = integer_bytes(number), []
@@ -233,6 +235,29 @@ def test_a_fixed_size_that_no_row_has_is_damage(tmp_path: Path) -> None:
         kept(tmp_path / "a.parquet", ["image"], "seq")
 
 
+def test_lists_of_fewer_values_than_none_are_refused(tmp_path: Path) -> None:
+    """By a damaged file of another writer."""
+    table = pa.table({"seq": SEQUENCES, "image": pa.nulls(3, pa.list_(pa.float32(), 12_345))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    stored = table.schema.serialize().to_pybytes()
+    damaged = stored.replace((12_345).to_bytes(4, "little"), (-12_345).to_bytes(4, "little", signed=True))
+    content = (tmp_path / "a.parquet").read_bytes().replace(base64.b64encode(stored), base64.b64encode(damaged))
+    (tmp_path / "a.parquet").write_bytes(content.replace(b"parquet-cpp-arrow", b"another writer..."))
+    with pytest.raises(
+        DataError, match=r"a\.parquet cannot be read as Parquet: .*lists of -12345 values: it is damaged"
+    ):
+        open_source(tmp_path / "a.parquet")
+
+
+def test_lists_of_the_fixed_size_0_are_not_kept_since_they_could_not_be_read_again(tmp_path: Path) -> None:
+    """Polars writes some that can be read."""
+    table = pa.table({"seq": SEQUENCES, "image": pa.nulls(3, pa.list_(pa.list_(pa.float32(), 0)))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"Column 'image' holds lists of the fixed size 0 .* cannot be kept"):
+        plan_job(tmp_path / "a.parquet", JobOptions(column="seq"))
+    assert len(plan_job(tmp_path / "a.parquet", JobOptions(column="seq", keep=())).units) == 1
+
+
 @pytest.mark.parametrize(
     "kind, name, told",
     [
@@ -261,7 +286,7 @@ def test_fields_of_arrow_are_read_one_by_one() -> None:
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ETIMEDOUT])
 def test_trouble_on_the_way_is_not_the_files_fault(file: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     plan = plan_job(file)
-    monkeypatch.setattr(footers, "_local_child", InThisProcess)
+    monkeypatch.setattr(footers, "_child", InThisProcess)
 
     def fail(*_: Any) -> Any:
         raise OSError(number, "no luck")
@@ -277,7 +302,8 @@ def test_trouble_on_the_way_is_not_the_files_fault(file: Path, monkeypatch: pyte
         return open_input_file(SimpleNamespace(type_name="local", open_input_file=way), *how)  # type: ignore[arg-type]
 
     for way in (fail, lambda path: Failing(fs.LocalFileSystem().open_input_file(path))):
-        monkeypatch.setattr(parquet_file, "open_input_file", partial(opened, way))
+        for module in (parquet_file, footers):
+            monkeypatch.setattr(module, "open_input_file", partial(opened, way))
         chunks = read_chunks(plan.source, plan.units, ReadOptions(plan.layout, in_features=2))
         for reads in (lambda chunks=chunks: next(chunks), lambda: open_source(file)):
             with pytest.raises(StoppedError, match=r"a\.parquet could not be read: .*says nothing about its content"):

@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from scanrnn_dist.source import footer_child, footers
 from scanrnn_dist.source.footers import read_footers
+from scanrnn_dist.source.parquet import read_tail, usual_bytes
 
 
 @pytest.mark.parametrize(
@@ -30,9 +31,15 @@ def test_memory_that_runs_out_is_no_damage(
     def without_memory(*_: Any, **__: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(footer_child, "CheckedFile", without_memory)
-    answer = footer_child.answer_of(fs.LocalFileSystem(), str(tmp_path / "a.parquet"))
+    monkeypatch.setattr(footer_child, "checked_footer", without_memory)
+    answer = footer_child.answer_of(str(tmp_path / "a.parquet"), 12, b"")
     assert list(answer) == [key] and (key == "error" or "a.parquet: there is not enough memory" in answer[key])
+
+
+def size_and_tail(path: Path) -> tuple[int, bytes]:
+    """What the child is told of a file."""
+    with pa.OSFile(str(path)) as file:
+        return file.size(), read_tail(file, usual_bytes)
 
 
 PAIRS = pa.list_(pa.float32(), 2)
@@ -56,7 +63,7 @@ def test_values_of_lists_are_counted(tmp_path: Path, column: pa.Array, values: i
     """Beside columns whose names make its leaves' paths ambiguous."""
     columns: dict[str, Any] = {"a.b": [[1]] * 3, "a": column, "b": [{"c": 1, "d": [1, 2]}] * 3, "a.list": [1, 2, 3]}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    (footer,) = read_footers([str(tmp_path / "a.parquet")], uri=None)
+    (footer,) = read_footers(fs.LocalFileSystem(), [str(tmp_path / "a.parquet")])
     expected = {"a.b": [3], "b": [6]} | ({} if values is None else {"a": [values]})
     assert footer["values"] == expected
 
@@ -64,8 +71,8 @@ def test_values_of_lists_are_counted(tmp_path: Path, column: pa.Array, values: i
 def test_the_child_ends_at_once_although_another_process_has_the_end_of_its_pipe(tmp_path: Path) -> None:
     """As a fork has that was made meanwhile."""
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
-    child = footers._Child(None)
-    child.ask(str(tmp_path / "a.parquet"))
+    child = footers._Child()
+    assert child.ask("a.parquet", *size_and_tail(tmp_path / "a.parquet"))["row_groups"]
     process = child._process
     assert process is not None and process.stdin is not None
     with open(os.dup(process.stdin.fileno()), "wb"):

@@ -116,16 +116,16 @@ def test_a_hang_is_not_taken_for_a_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: ModuleType, swept: str
 ) -> None:
     """While a changed file is opened, a timer runs whose signal ends the process."""
-    timers, opened = [], footer_child.CheckedFile
+    timers, answer_of = [], footer_child.answer_of
 
-    def watched(filesystem: Any, path: str, **options: Any) -> Any:
+    def watched(path: str, *told: Any) -> Any:
         if not path.endswith("a.parquet"):
             timers.append((signal.getsignal(signal.SIGALRM), 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 20))
             signal.setitimer(signal.ITIMER_REAL, 1000)  # or it might end this process
-        return opened(filesystem, path, **options)
+        return answer_of(path, *told)
 
-    monkeypatch.setattr(footers, "_local_child", footers._local_child)  # which a sweep replaces
-    monkeypatch.setattr(footer_child, "CheckedFile", watched)
+    monkeypatch.setattr(footers, "_child", footers._child)  # which a sweep replaces
+    monkeypatch.setattr(footer_child, "answer_of", watched)
     pq.write_table(table(), tmp_path / "a.parquet")
     assert len(list(script.sweep(tmp_path / swept, range(1)))) == 1
     assert set(timers) == {(signal.SIG_DFL, True)} and signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -341,6 +341,7 @@ def test_real_sequences_are_those_of_pyarrow(shared_data: Path) -> None:
 
 EVERY_FILE = """
 import sys
+from pyarrow import fs
 from scanrnn_dist.source.footers import read_footers
 from scanrnn_dist.source.layouts import Asked, find_layout
 from scanrnn_dist.source.layouts.nested_lists import NestedLists
@@ -348,7 +349,7 @@ from scanrnn_dist.source import ReadOptions, read_chunks
 from scanrnn_dist.source import open_source, plan_units
 from scanrnn_dist.errors import DataError, LayoutError
 
-for path, footer in zip(sys.argv[1:], read_footers(sys.argv[1:], uri=None), strict=True):
+for path, footer in zip(sys.argv[1:], read_footers(fs.LocalFileSystem(), sys.argv[1:]), strict=True):
     print(path, end=" ", flush=True)
     if "error" in footer:
         print("refused:", footer["error"].strip().replace("\\n", " "), flush=True)

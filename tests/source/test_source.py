@@ -207,10 +207,10 @@ def test_a_footer_that_kills_the_process_costs_one_file(folder: Path, monkeypatc
     assert text.count(OPENING) == 1
     script.write_text(text.replace(OPENING, ABORT + OPENING))
     monkeypatch.setattr(footers, "CHILD", str(script))
-    child = footers._Child(None)
-    monkeypatch.setattr(footers, "_local_child", lambda: child)
+    child = footers._Child()
+    monkeypatch.setattr(footers, "_child", lambda: child)
     paths = [str(folder / name) for name in ("a.parquet", "b.parquet", "sub/c.parquet")]
-    answers = list(footers.read_footers(paths, uri=None))
+    answers = list(footers.read_footers(fs.LocalFileSystem(), paths))
     assert "ended the process" in answers[1]["error"] and "-6" in answers[1]["error"]
     assert [answer.get("row_groups", ())[0][0] for answer in (answers[0], answers[2])] == [2, 2]
     with pytest.raises(DataError, match=r"b\.parquet .*ended the process"):
@@ -220,13 +220,13 @@ def test_a_footer_that_kills_the_process_costs_one_file(folder: Path, monkeypatc
 
 def test_the_child_stays_for_the_next_source_and_is_replaced_once_it_ended(folder: Path) -> None:
     open_source(folder)
-    first = footers._local_child()._process
+    first = footers._child()._process
     open_source(folder)
-    assert first is not None and footers._local_child()._process is first
+    assert first is not None and footers._child()._process is first
     first.kill()
     first.wait()
     assert open_source(folder).rows > 0
-    assert footers._local_child()._process is not first
+    assert footers._child()._process is not first
 
 
 class Cancelled(BaseException):
@@ -236,44 +236,49 @@ class Cancelled(BaseException):
 def test_a_wait_for_a_footer_that_is_interrupted_leaves_no_answer_behind(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    received = footers._Child._received
+    asked = footers._Child._asked
 
-    def interrupted(self: Any) -> Any:
-        monkeypatch.setattr(footers._Child, "_received", received)
+    def interrupted(self: Any, message: Any) -> Any:
+        monkeypatch.setattr(footers._Child, "_asked", asked)
+        self._process = self._process or footers._start()
+        footers._send(self._process, message)
         raise Cancelled
 
-    child = footers._local_child()
-    monkeypatch.setattr(footers._Child, "_received", interrupted)
+    monkeypatch.setattr(footers._Child, "_asked", interrupted)
     with pytest.raises(Cancelled):
-        child.ask(str(write(folder / "long.parquet", rows=9)))
-    asked = ("a.parquet", "long.parquet", "b.parquet")
-    assert [len(child.ask(str(folder / name))["row_groups"]) for name in asked] == [2, 5, 2]
+        open_source(write(folder / "long.parquet", rows=9))
+    assert [len(open_source(folder / name).row_groups.rows) for name in ("a.parquet", "long.parquet", "b.parquet")] == [
+        2,
+        5,
+        2,
+    ]
 
 
 def test_what_is_no_text_among_the_places_of_modules_is_passed_over(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path, folder])
-    child = footers._Child(None)
-    assert child.ask(str(folder / "a.parquet"))["row_groups"]
+    child = footers._Child()
+    monkeypatch.setattr(footers, "_child", lambda: child)
+    assert open_source(folder / "a.parquet").rows > 0
     child.close()
 
 
 FORKING = """
 import multiprocessing, sys
 from scanrnn_dist.source import open_source
-from scanrnn_dist.source.footers import _local_child
+from scanrnn_dist.source.footers import _child
 
 def read_by_another(pid):
     assert open_source(sys.argv[1]).rows > 0
-    assert _local_child()._process.pid != pid
+    assert _child()._process.pid != pid
 
 open_source(sys.argv[1])
-ours = _local_child()._process
+ours = _child()._process
 fork = multiprocessing.get_context("fork").Process(target=read_by_another, args=(ours.pid,))
 fork.start()
 fork.join()
-assert fork.exitcode == 0 and _local_child()._process is ours and ours.poll() is None
+assert fork.exitcode == 0 and _child()._process is ours and ours.poll() is None
 """
 
 
@@ -282,8 +287,8 @@ def test_a_fork_begins_a_child_of_its_own(folder: Path) -> None:
     assert told.returncode == 0, told.stderr
 
 
-OPENING = "        file = CheckedFile(filesystem, path, columns=(), ahead=ahead)"
-ABORT = "        if path.endswith('b.parquet'): os.abort()\n"
+OPENING = "        footer, _, schema, unreadable = checked_footer(tail, size)"
+ABORT = "        if path.endswith('b.parquet'): signal.raise_signal(signal.SIGABRT)\n"
 
 
 def described(row_groups: list[list[int]], values: list[int] | None = None) -> Source:

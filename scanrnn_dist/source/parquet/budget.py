@@ -13,13 +13,14 @@ one string of 1 GiB, read by two rows, 4.2 GB, where 4 GiB are. Whoever reads th
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from scanrnn_dist.errors import UnreadableError
+from scanrnn_dist.errors import StoppedError, UnreadableError, one_line
 from scanrnn_dist.source.parquet.footer import Chunk
 from scanrnn_dist.source.parquet.footer_schema import Leaf
 
@@ -40,6 +41,13 @@ class FewerRows(Exception):
         self.rows = rows
 
 
+def usual_bytes() -> int:
+    """What reading may take at once: a share of what this process may use; other readers and the engine have theirs."""
+    from scanrnn_dist.observe import share_of_memory  # with rich, for which few sources need wait
+
+    return share_of_memory()
+
+
 class Budget:
     """The bytes that reading may take at once, and how many rows a batch has at the moment."""
 
@@ -50,10 +58,8 @@ class Budget:
 
     @cached_property
     def nbytes(self) -> int:
-        """The bytes; by default a share of what this process may use: several readers and the engine share that."""
-        from scanrnn_dist.observe import share_of_memory  # with rich, for which `footer_child.py` need not wait
-
-        return share_of_memory() if self._told is None else self._told
+        """The bytes."""
+        return usual_bytes() if self._told is None else self._told
 
     def begin(self, rows: int) -> None:
         """A batch of so many rows is about to be read."""
@@ -177,3 +183,21 @@ def unsigned(data: Any, position: int) -> tuple[int, int]:
 
 def _in_mib(number_of_bytes: float) -> str:
     return f"{-(-int(number_of_bytes) // (1 << 20)):,} MiB"
+
+
+def out_of_memory(what: str, error: Exception) -> StoppedError | None:
+    """What to say where memory ran out while something was read; None of any other error."""
+    text = one_line(str(error)).rstrip(" .") or "MemoryError"
+    if not isinstance(error, MemoryError) or _is_beyond_the_machine(text):
+        return None
+    return StoppedError(
+        f"{what}: there is not enough memory to read it: {text}. Find more memory, or choose a smaller --memory."
+    )
+
+
+def _is_beyond_the_machine(text: str) -> bool:
+    """Whether more was asked for, by what pyarrow says, than there could be: of a sound file nobody asks so much."""
+    from scanrnn_dist.observe import usable_bytes  # with rich, which most jobs need no sooner
+
+    asked, usable = re.search(r"of size (\d+)", text), usable_bytes()
+    return asked is not None and usable is not None and int(asked[1]) > usable

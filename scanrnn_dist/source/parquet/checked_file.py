@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,18 +19,17 @@ from pyarrow import fs
 
 from scanrnn_dist.errors import DataError
 from scanrnn_dist.source.parquet.budget import KEPT_BYTES, Budget, FewerRows, least_row_bytes
-from scanrnn_dist.source.parquet.footer import read_footer, read_tail
+from scanrnn_dist.source.parquet.footer import read_tail
 from scanrnn_dist.source.parquet.footer_schema import INT96
 from scanrnn_dist.source.parquet.leaves import Leaves, Path, type_at
 from scanrnn_dist.source.parquet.pages import PageFile
 from scanrnn_dist.source.parquet.readable import (
     check_indices,
-    check_stored_schema,
+    checked_footer,
     footer_file,
     has_dictionary,
-    readable,
 )
-from scanrnn_dist.storage import FetchedFile, Span, SteadyFile, open_input_file
+from scanrnn_dist.storage import FetchedFile, Span, open_input_file
 
 _READ_BYTES = 1 << 18
 """Of one read of a column; what a page has beyond them goes to the decoder without a copy on the way."""
@@ -39,19 +37,6 @@ _READ_BYTES = 1 << 18
 
 _SPARE_BYTES = 1 << 20
 """Of a column, so much more is fetched than its part of the rows takes, where rows are of unequal length."""
-
-
-class Ahead(NamedTuple):
-    """A file that was opened before it is looked at, and its last bytes."""
-
-    file: SteadyFile | FetchedFile
-    tail: bytes
-
-
-def read_ahead(filesystem: fs.FileSystem, path: str) -> Ahead:
-    """Open a file and read its last bytes, which are not looked into. Raises as `CheckedFile` does, no `ValueError`."""
-    file = open_input_file(filesystem, path)
-    return Ahead(file, read_tail(file))
 
 
 class CheckedFile:
@@ -64,7 +49,6 @@ class CheckedFile:
         memory_bytes: what may be held at once while pages are read, of `budget.py`; None for its default.
         kept_bytes: what pyarrow's allocator may keep meanwhile of what was freed, of `budget.py`.
         request_bytes: of a bucket, what may be fetched before it is decoded; None fetches nothing ahead.
-        ahead: what `read_ahead` read of it, if it did.
 
     Raises:
         OSError: there is no such file.
@@ -81,23 +65,20 @@ class CheckedFile:
         memory_bytes: int | None = None,
         kept_bytes: int = KEPT_BYTES,
         request_bytes: int | None = None,
-        ahead: Ahead | None = None,
     ) -> None:
         self._budget = Budget(memory_bytes, kept_bytes)
-        self._file, tail = (open_input_file(filesystem, path, request_bytes), None) if ahead is None else ahead
+        self._file = open_input_file(filesystem, path, request_bytes)
         self._path, self._announced = path, list[list[Span]]()
         try:
-            footer = read_footer(self._file, lambda: self._budget.nbytes, tail)
-            self._content, schema, self.unreadable = readable(footer)
-            check_stored_schema(footer, schema)
+            tail = read_tail(self._file, lambda: self._budget.nbytes)
+            footer, self._content, self.schema_arrow, self.unreadable = checked_footer(tail, self.size_bytes)
             self.footer = replace(footer, fields={})
             names = footer.names
             wanted = [(name,) for name in names] if columns is None else columns
-            self.leaves = Leaves(self.footer, schema)
+            self.leaves = Leaves(self.footer, self.schema_arrow)
             self._wanted = sorted({leaf for way in wanted for leaf in self.leaves.of(way)})
             self._pages = PageFile(self._file, self.footer, self._wanted, path, self._budget)
             self._parquet = self._open("us")
-            self.schema_arrow: pa.Schema = self._parquet.schema_arrow
         except BaseException:
             self._file.close()
             raise

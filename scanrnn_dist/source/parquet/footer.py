@@ -84,40 +84,39 @@ class Footer:
     unreadable: dict[int, str]  # why columns cannot be read though all others can, by their numbers
 
 
-def read_footer(file: Any, memory_bytes: Callable[[], int] | None = None, tail: bytes | None = None) -> Footer:
-    """The footer of an open Parquet file, of which `size`, `seek` and `read_buffer` are called.
+def read_tail(file: Any, memory_bytes: Callable[[], int], end: bytes | None = None) -> bytes:
+    """The footer of an open Parquet file and the eight bytes behind it; `size`, `seek` and `read_buffer` are called.
 
-    What may be held at once is asked for where the footer is large. `tail` is what `read_tail` read before.
+    What may be held at once is asked for where the footer is large. `end` is what `read_end` read before.
 
     Raises:
-        ValueError: it is no Parquet file, is cut off, encrypted, its footer contradicts itself or the file, or would
-            take more memory.
+        ValueError: it is no Parquet file, is cut off or encrypted, or its footer would take more memory.
     """
     size = file.size()
-    tail = _last(file, size, _TAIL_BYTES) if tail is None else tail
-    length = _footer_bytes(tail, size)
-    if length > _USUAL_BYTES and memory_bytes is not None and _HELD * length > memory_bytes():
+    end = _last(file, size, _TAIL_BYTES) if end is None else end
+    length = _footer_bytes(end, size)
+    if length > _USUAL_BYTES and _HELD * length > memory_bytes():
         raise ValueError(
             f"the footer of {length:,} bytes would take {_HELD} times as many of memory, which is too much"
         )
-    if length + 8 > len(tail):
-        tail = _last(file, size, length + 8)
-    if len(tail) < length + 8:
-        raise ValueError(f"the file ended after {len(tail)} of the last {length + 8} bytes")
-    return parse_footer(tail[-8 - length : -8], size - 8 - length)
+    if length + 8 > len(end):
+        end = _last(file, size, length + 8)
+    if len(end) < length + 8:
+        raise ValueError(f"the file ended after {len(end)} of the last {length + 8} bytes")
+    return end[-8 - length :]
 
 
-def read_tail(file: Any) -> bytes:
-    """The last bytes of an open file, for `read_footer`: of a footer of up to 1 MiB all, of a larger one its end.
+def read_end(file: Any) -> bytes:
+    """The last bytes of an open file, for `read_tail`: of a footer of up to 1 MiB all, of a larger one its end.
 
     They are not looked into, but for the length.
     """
     size = file.size()
-    tail = _last(file, size, _TAIL_BYTES)
-    length = int.from_bytes(tail[-8:-4], "little") + 8
-    if len(tail) < length <= min(size, _USUAL_BYTES):
+    end = _last(file, size, _TAIL_BYTES)
+    length = int.from_bytes(end[-8:-4], "little") + 8
+    if len(end) < length <= min(size, _USUAL_BYTES):
         return _last(file, size, length)
-    return tail[-length:]
+    return end[-length:]
 
 
 def _last(file: Any, size: int, count: int) -> bytes:
@@ -144,7 +143,7 @@ def _footer_bytes(tail: bytes, size: int) -> int:
 
 
 def parse_footer(content: bytes, begin: int) -> Footer:
-    """The footer of these bytes, which begin at byte `begin` of their file. Raises as `read_footer`."""
+    """The footer of these bytes, which begin at byte `begin` of their file; a `ValueError` if it contradicts itself."""
     try:
         fields, end = read_struct(content)
     except ValueError as error:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import one_line
-from scanrnn_dist.source.parquet.footer import ARROW_SCHEMA, Footer, is_one_bit_off
+from scanrnn_dist.source.parquet.footer import ARROW_SCHEMA, Footer, is_one_bit_off, parse_footer
 from scanrnn_dist.source.parquet.leaves import leaf_count
 from scanrnn_dist.source.parquet.thrift import (
     BINARY,
@@ -45,7 +45,19 @@ def footer_file(content: bytes) -> bytes:
 
 def schema_of(content: bytes) -> pa.Schema:
     """The schema that pyarrow makes of a footer."""
-    return pq.ParquetFile(pa.BufferReader(footer_file(content))).schema_arrow
+    return pq.ParquetFile(pa.BufferReader(footer_file(content)), coerce_int96_timestamp_unit="us").schema_arrow
+
+
+def checked_footer(tail: bytes, size: int) -> tuple[Footer, bytes, pa.Schema, dict[str, str]]:
+    """The footer of a file of this size, by what `read_tail` read of it; then what `readable` gives of it.
+
+    Raises:
+        ValueError: it contradicts itself or the size, or pyarrow's reading of it.
+    """
+    footer = parse_footer(tail[:-8], size - len(tail))
+    content, schema, unreadable = readable(footer)
+    check_stored_schema(footer, schema)
+    return footer, content, schema, unreadable
 
 
 def readable(footer: Footer) -> tuple[bytes, pa.Schema, dict[str, str]]:
@@ -190,11 +202,15 @@ def check_stored_schema(footer: Footer, schema: pa.Schema) -> None:
     plain = without_extensions(stored)
     if stored and ours and pa.ipc.read_schema(pa.py_buffer(plain)).serialize().to_pybytes() != plain:
         raise ValueError("Arrow's own schema in the metadata is not as its writer writes it: it is damaged")
+    if below := [kind for kind in types_within(schema) if pa.types.is_fixed_size_list(kind) and kind.list_size < 0]:
+        raise ValueError(
+            f"Arrow's own schema in the metadata tells of lists of {below[0].list_size} values: it is damaged"
+        )
     for field in schema:
         sizes = list(_fixed_sizes(field.type))
         if max(sizes, default=0) > _MAX_LIST:
             _check_sizes(footer, field.name, sizes)
-    zones = {kind.tz for kind in _types(schema) if pa.types.is_timestamp(kind)} - {None, "UTC"}
+    zones = {kind.tz for kind in types_within(schema) if pa.types.is_timestamp(kind)} - {None, "UTC"}
     for zone in zones - available_timezones() if zones else ():
         for known in {*available_timezones(), "UTC"}:
             if len(known) == len(zone):
@@ -268,10 +284,10 @@ def _with_dictionaries(array: pa.Array) -> Iterator[pa.DictionaryArray]:
 
 def has_dictionary(kind: pa.DataType) -> bool:
     """Whether a type is a dictionary, or has one within lists or structs."""
-    return any(map(pa.types.is_dictionary, _types(kind)))
+    return any(map(pa.types.is_dictionary, types_within(kind)))
 
 
-def _types(nested: Any) -> Iterator[pa.DataType]:
+def types_within(nested: Any) -> Iterator[pa.DataType]:
     """All types within a schema or a type."""
     kinds = [field.type for field in nested] if isinstance(nested, pa.Schema) else [nested]
     for kind in kinds:
@@ -279,6 +295,6 @@ def _types(nested: Any) -> Iterator[pa.DataType]:
         yield kind
         if pa.types.is_nested(kind):
             for number in range(kind.num_fields):
-                yield from _types(kind.field(number).type)
+                yield from types_within(kind.field(number).type)
         elif pa.types.is_dictionary(kind):
-            yield from _types(kind.value_type)
+            yield from types_within(kind.value_type)
