@@ -11,7 +11,6 @@ import base64
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import repeat
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -21,7 +20,6 @@ import pyarrow.parquet as pq
 
 from scanrnn_dist.errors import one_line
 from scanrnn_dist.source.parquet.footer import ARROW_SCHEMA, Footer, is_one_bit_off, parse_footer
-from scanrnn_dist.source.parquet.leaves import leaf_count
 from scanrnn_dist.source.parquet.thrift import (
     BINARY,
     I32,
@@ -34,8 +32,6 @@ from scanrnn_dist.source.parquet.thrift import (
     list_bytes,
     struct_bytes,
 )
-
-_MAX_LIST = 1 << 16  # a null takes as much room as a list of the type's size, though the file has no value of it
 
 
 def footer_file(content: bytes) -> bytes:
@@ -206,10 +202,6 @@ def check_stored_schema(footer: Footer, schema: pa.Schema) -> None:
         raise ValueError(
             f"Arrow's own schema in the metadata tells of lists of {below[0].list_size} values: it is damaged"
         )
-    for field in schema:
-        sizes = list(_fixed_sizes(field.type))
-        if max(sizes, default=0) > _MAX_LIST:
-            _check_sizes(footer, field.name, sizes)
     zones = {kind.tz for kind in types_within(schema) if pa.types.is_timestamp(kind)} - {None, "UTC"}
     for zone in zones - available_timezones() if zones else ():
         for known in {*available_timezones(), "UTC"}:
@@ -222,35 +214,6 @@ def check_stored_schema(footer: Footer, schema: pa.Schema) -> None:
 def without_extensions(stored: bytes) -> bytes:
     """Arrow's own schema with all extension types as their storage, of which metadata of another name tells."""
     return stored.replace(b"ARROW:extension:name", b"arrow:extension:name")
-
-
-def _check_sizes(footer: Footer, name: str, sizes: Sequence[int]) -> None:
-    """Hold large fixed sizes of lists, one for each leaf of a column, against its values: a null counts one."""
-    numbers = [number for number, leaf in enumerate(footer.leaves) if footer.names[leaf.column] == name]
-    if len(numbers) != len(sizes):
-        return  # several columns of one name
-    for group in footer.row_groups:
-        for number, size in zip(numbers, sizes, strict=True):
-            values = group.chunks[number].values
-            if size > _MAX_LIST and group.rows < values < size:
-                raise ValueError(
-                    f"column {name!r} holds lists of {size} values, and a row group has {values} of them in "
-                    f"{group.rows} rows"
-                )
-
-
-def _fixed_sizes(kind: pa.DataType) -> Iterator[int]:
-    """For each leaf of a type, the size of the lists of a fixed size that it stands in; 0 if there are none.
-
-    Of lists within lists the outermost alone: of others nobody knows how many are null.
-    """
-    while isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
-    if pa.types.is_struct(kind):
-        for number in range(kind.num_fields):
-            yield from _fixed_sizes(kind.field(number).type)
-    else:
-        yield from repeat(kind.list_size if pa.types.is_fixed_size_list(kind) else 0, leaf_count(kind))
 
 
 def check_indices(array: pa.Array) -> None:
