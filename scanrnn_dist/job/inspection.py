@@ -16,7 +16,7 @@ import numpy as np
 
 from scanrnn_dist.errors import LayoutError
 from scanrnn_dist.input_spec import Category, Column, InputSpec, Number
-from scanrnn_dist.job.columns import find_sequences
+from scanrnn_dist.job.columns import check_used, find_sequences
 from scanrnn_dist.job.lengths import Bar
 from scanrnn_dist.job.memory import Memory
 from scanrnn_dist.job.options import JobOptions
@@ -179,7 +179,7 @@ def inspect(
 
     Raises:
         ConfigError: nothing found, or a column of `input` that is not there.
-        DataError: a file that cannot be read.
+        DataError: a file that cannot be read; for statistics, also a column of sequences that some files cannot give.
         LayoutError: no layout is what is asked for; or several fit, and one is needed for statistics.
     """
     options, whole = replace(options or JobOptions(), keep=()), scan or statistics
@@ -192,26 +192,28 @@ def inspect(
         if statistics or any(value is not None for value in asdict(options.asked).values()):
             raise
         return replace(
-            _of_files(opened, read_plain(opened, whole, options.limit)), no_layout=str(error), layouts=layouts
+            _of_files(opened, *read_plain(opened, whole, options.limit)), no_layout=str(error), layouts=layouts
         )
+    if statistics:
+        check_used(opened, options, layout, ())
     plan = cut(source, opened, layout, (), WHOLE_FILES if whole else 1, options.limit)
     if whole:
         on_start(0, plan.source.rows)
     read = read_sequences(plan, whole, input, statistics, on_rows)
-    told = _of_files(opened, read_plain(opened, whole, options.limit))
+    told = _of_files(opened, *read_plain(opened, whole, options.limit))
     read.row_groups = told.row_groups if whole else read.row_groups
     measured = _measured(read, input, whole)
     return replace(told, sequences=_sequences(plan, read), measured=measured, layouts=layouts)
 
 
-def _of_files(source: Source, plain: Plain) -> Inspection:
-    """What the footers say, and what columns of one value a row hold."""
+def _of_files(source: Source, plain: Plain, refused: dict[str, str]) -> Inspection:
+    """What the footers say, and what columns of one value a row hold, but for those that were refused."""
     columns = tuple((column.name, str(column.type)) for column in source.schema)
     left_out = {file.path: file.reason for file in source.left_out}
     files, groups = source.files, len(source.footer_groups.rows)
     return Inspection(
         len(files), groups, source.rows, int(np.sum(files.sizes_bytes)), files[0].path, columns,
-        tuple(files.partition_schema.names), plain, source.unreadable, source.drift, left_out,
+        tuple(files.partition_schema.names), plain, {**source.unreadable, **refused}, source.drift, left_out,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from scanrnn_dist.errors import DataError, UnreadableError
 from scanrnn_dist.input_spec import InputSpec
 from scanrnn_dist.job.lengths import LengthCounts
 from scanrnn_dist.job.plan import Plan
@@ -120,11 +121,36 @@ def _lengths_of(steps: Steps) -> np.ndarray:
     return np.delete(np.diff(steps.offsets), [fault.row for fault in steps.faults])
 
 
-def read_plain(source: Source, whole: bool, limit: int | None = None) -> Plain:
-    """Read the columns that hold one value a row, and count what is missing in them."""
+def read_plain(source: Source, whole: bool, limit: int | None = None) -> tuple[Plain, dict[str, str]]:
+    """Read the columns that hold one value a row, and count what is missing in them.
+
+    Returns also the columns that cannot be read in their type in all files, with the reasons, by which a job refuses to
+    keep them.
+    """
     source = limited(source, limit)
     spelled = source.files.partition_schema.names
-    kept = [field.name for field in source.schema if _is_plain(field.type) and field.name not in spelled]
+    unread = {*spelled, *source.unreadable}
+    kept = [field.name for field in source.schema if _is_plain(field.type) and field.name not in unread]
+    try:
+        return _counted(source, kept, whole), {}
+    except UnreadableError:
+        raise
+    except DataError:  # one by one
+        found, refused = Plain(0, {}, {}), dict[str, str]()
+        for name in kept:
+            try:
+                own = _counted(source, [name], whole)
+            except DataError as error:
+                refused[name] = str(error)
+            else:
+                found = Plain(own.rows, found.nulls | own.nulls, found.nans | own.nans, own.is_whole)
+        if len(refused) == len(kept) > 1:
+            raise
+        return found, refused
+
+
+def _counted(source: Source, kept: Sequence[str], whole: bool) -> Plain:
+    """What is missing in these columns."""
     floats = [name for name in kept if pat.is_floating(source.schema.field(name).type)]
     found = Plain(0, dict.fromkeys(kept, 0), dict.fromkeys(floats, 0))
     for batch in _batches_of(source, kept, whole, found) if kept else ():
@@ -213,10 +239,6 @@ def _first_rows(steps: Any, rows: int) -> Any:
 
 def _is_plain(kind: pa.DataType) -> bool:
     """Whether a column of this type holds one value a row that is no large blob."""
-    return not (
-        pat.is_nested(kind)
-        or pat.is_binary(kind)
-        or pat.is_large_binary(kind)
-        or pat.is_fixed_size_binary(kind)
-        or isinstance(kind, pa.BaseExtensionType)
-    )
+    kind = kind.value_type if pat.is_dictionary(kind) else kind
+    blobs = (pat.is_binary, pat.is_large_binary, pat.is_binary_view, pat.is_fixed_size_binary)
+    return not (pat.is_nested(kind) or any(is_it(kind) for is_it in blobs) or isinstance(kind, pa.BaseExtensionType))

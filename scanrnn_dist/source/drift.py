@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -69,14 +70,13 @@ class Drift:
         """Whether every file has the column."""
         return all(kind.schema.get_field_index(name) >= 0 for kind in self._kinds.values())
 
-    @property
-    def told(self) -> tuple[str, ...]:
-        """How files differ from the schema of all, a line for each difference."""
+    def told(self, unreadable: Collection[str]) -> tuple[str, ...]:
+        """How files differ from the schema of all, a line for each difference; not that some cannot give a column."""
         missing: Counter[str] = Counter()
         others: Counter[tuple[str, pa.DataType]] = Counter()
         for kind in self._kinds.values():
             has = {field.name: field.type for field in kind.schema}
-            missing.update({field.name: kind.files for field in self.schema if field.name not in has})
+            missing.update({field.name: kind.files for field in self.schema if field.name not in {*has, *unreadable}})
             others.update({
                 (field.name, has[field.name]): kind.files
                 for field in self.schema

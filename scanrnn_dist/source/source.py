@@ -122,7 +122,7 @@ def open_source(source: SourceLike, skip_unreadable: bool = False) -> Source:
     schema = pa.schema([*schema, *fields], schema.metadata)
     return Source(
         listing.filesystem, files, schema, int(groups.rows.sum()), groups, read.unreadable, drift.extensions,
-        drift.rounding, drift.told, tuple(read.left_out),
+        drift.rounding, drift.told(read.unreadable), tuple(read.left_out),
     )  # fmt: skip
 
 

@@ -112,7 +112,10 @@ class StepStatistics:
                 numbers = unscaled(column, array, offsets)
                 with np.errstate(invalid="ignore", divide="ignore"):
                     new = _of_numbers(np.log1p(numbers) if column.log1p else numbers)
-            new = replace(new, nulls=array.null_count, nans=max(0, new.nans - array.null_count))
+            is_time = isinstance(column, Time) and not pa.types.is_floating(array.type)
+            # Of times the differences count: where one is null, that to the next one is null too.
+            nulls = new.unusable if is_time else array.null_count
+            new = replace(new, nulls=nulls, nans=max(0, new.nans - nulls))
             wants = self._most_distinct > 0 and before.distinct is not None and not isinstance(column, Time)
             new = replace(new, distinct=self._distinct(array) if wants else None)
             self.columns[index] = before.merged(new, self._most_distinct)

@@ -286,6 +286,32 @@ def test_what_is_missing_is_counted(tmp_path: Path, capsys: Capsys) -> None:
     assert looked_at(capsys, tmp_path / "in", "--limit", "7")["plain"]["rows"] == 7
 
 
+def test_a_column_that_a_job_would_refuse_to_keep_leaves_the_others_to_be_looked_at(
+    tmp_path: Path, capsys: Capsys
+) -> None:
+    """Nanoseconds in INT96; times and numbers of which the type of all files cannot hold one."""
+    far, sequences = 253_402_214_400_000_000, pa.array([[[1.0]]], pa.list_(pa.list_(pa.float32())))
+    own = {"id": pa.array([2**53 + 1]), "at": pa.array([far], pa.timestamp("us"))}
+    other = {"id": pa.array([0.5]), "at": pa.array([1], pa.timestamp("ns"))}
+    for name, each in (("a", own), ("b", other)):
+        written(tmp_path / f"in/{name}.parquet", {**each, "name": [None], "seq": sequences})
+    fine = {"fine": pa.array([1001], pa.timestamp("ns")), "name": ["x"], "seq": sequences}
+    written(tmp_path / "int96.parquet", fine, use_deprecated_int96_timestamps=True)
+    for scan in ((), ("--scan",)):
+        told = looked_at(capsys, tmp_path / "in", *scan)
+        assert told["plain"] == {"rows": 2, "nulls": {"name": 2}, "nans": {}, "is_whole": True}
+        assert told["unreadable"].keys() == {"id", "at"} and "cannot hold a value" in told["unreadable"]["at"]
+        told = looked_at(capsys, tmp_path / "int96.parquet", *scan)
+        assert told["plain"]["nulls"] == {"name": 0} and "has nanoseconds" in told["unreadable"]["fine"]
+
+
+def test_blobs_are_not_read_whatever_their_type(tmp_path: Path, capsys: Capsys) -> None:
+    sequences = pa.array([[[1.0]]], pa.list_(pa.list_(pa.float32())))
+    blobs = {"view": pa.array([b"x"], pa.binary_view()), "coded": pa.array([b"x"]).dictionary_encode()}
+    told = looked_at(capsys, written(tmp_path / "in.parquet", {**blobs, "id": [1], "seq": sequences}))
+    assert told["plain"]["nulls"] == {"id": 0}
+
+
 @pytest.mark.parametrize("how", [(), ("--scan",)])
 def test_a_limit_holds_where_no_layout_is_known(tmp_path: Path, capsys: Capsys, how: tuple[str, ...]) -> None:
     written(tmp_path / "in.parquet", {"name": ["a", None] * 20, "size": [1.0] * 40}, row_group_size=5)

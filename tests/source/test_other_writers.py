@@ -325,6 +325,10 @@ def test_a_column_that_a_file_cannot_give_is_not_taken_for_one_that_it_lacks(
             featurize(Encoder.from_seed(0, 1, 2), source, tmp_path / "out", **flags)
     looked_at = inspect(tmp_path, JobOptions(layout="struct-of-lists", features=("x",)), scan=True)
     assert unreadable in looked_at.unreadable and looked_at.rows == 6
+    assert unreadable not in looked_at.plain.nulls and not looked_at.drift, "no nulls, but a column that b cannot give"
+    if unreadable == "s":
+        with pytest.raises(DataError, match="Column 's' cannot be read"):
+            inspect(tmp_path, JobOptions(layout="struct-of-lists", features=("x",)), statistics=True)
 
 
 def test_a_column_that_a_changed_file_cannot_give_any_more_is_not_taken_for_nulls(tmp_path: Path) -> None:
