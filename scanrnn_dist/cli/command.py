@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ CTRL_C, WRONG_USAGE = 130, 2
 HELP = "Help"
 """The last group of options."""
 COMPLETION = "Completion of the shell"
+_URI = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
+"""How a URI begins once it was taken for a path."""
 _LEAVE_OUT = ("--drop", "--exclude")
 """What others call the opposite of `--keep`."""
 
@@ -71,8 +74,14 @@ class Command(TyperCommand):
             for param in arguments:
                 param.required = True
         for name, value in ctx.params.items():
-            if isinstance(value, Path):  # no shell expands the ~ of --flag=~/file or in a file of flags
-                ctx.params[name] = Path(os.path.expanduser(value))
+            if isinstance(value, Path):
+                if _URI.match(str(value)):
+                    raise ConfigError(
+                        f"{str(value).replace(':/', '://', 1)} is a URI; expected a file of this machine."
+                    )
+                ctx.params[name] = Path(
+                    os.path.expanduser(value)
+                )  # no shell does for --flag=~/file or in a file of flags
         if shows:
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(encoding="utf-8")  # as TOML is, whatever the terminal's

@@ -21,7 +21,7 @@ def terminal_width() -> int:
 def shows(text: str) -> bool:
     """Whether standard output can say a text."""
     try:
-        text.encode(sys.stdout.encoding or "ascii")
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")  # there is none where it was closed at the start
     except (UnicodeEncodeError, LookupError):
         return False
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,14 +12,10 @@ import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli import running
 from scanrnn_dist.cli.options import given, one_or_many, takes_flags
 from scanrnn_dist.cli.printing import print_result
-from scanrnn_dist.cli.process import SIGNALS, import_ahead, leave_pandas_out, start_devices, use_cache
+from scanrnn_dist.cli.process import SIGNALS, check_outside, import_ahead, leave_pandas_out, start_devices, use_cache
 from scanrnn_dist.cli.run_options import RunFlags
-from scanrnn_dist.disk import is_within
 from scanrnn_dist.errors import SAVED, ConfigError
 from scanrnn_dist.observe import to_stderr
-
-if TYPE_CHECKING:
-    from scanrnn_dist.job import JobOptions
 
 
 @takes_flags(run=RunFlags)
@@ -38,12 +34,12 @@ def featurize(
     same one again: it continues.
     """
     SIGNALS.rest = SAVED
-    check_profile(run, destination)
+    check_folders(run, destination)
     computation, handling = run.computation(), run.handling()
     executor = run.executor()
     traced = _traced(run)
     if executor is None:
-        _prepare(options, computation.input is not None, destination)
+        _prepare(destination)
     with traced:
         report = running.run_shown(destination, one_or_many(source), options, handling, computation, executor)
     if run.profile is not None:
@@ -68,6 +64,7 @@ def update(
     one again.
     """
     SIGNALS.rest = SAVED
+    check_outside("--compilation-cache", compilation_cache, destination)
     use_cache(compilation_cache)
     start_devices(devices)
     from scanrnn_dist.api import update as update_output
@@ -79,19 +76,12 @@ def update(
     print_result(report, as_json)
 
 
-def check_profile(run: RunFlags, destination: str | None) -> None:
-    """Refuse a trace that cannot be made as it is asked for."""
+def check_folders(run: RunFlags, destination: str | None) -> None:
+    """Refuse folders of files that are not the job's within its destination, and seconds of no trace."""
     if run.profile is None and run.profile_seconds is not None:
         raise ConfigError("--profile-seconds is for --profile DIR, which was not given.")
-    if run.profile is None or destination is None:
-        return
-    from scanrnn_dist.storage import resolve
-
-    _, uri, folder = resolve(destination)
-    if uri is None and is_within(run.profile, folder):
-        raise ConfigError(
-            f"The trace's folder {run.profile} lies within the destination {destination}; choose another."
-        )
+    check_outside("--profile", run.profile, destination)
+    check_outside("--compilation-cache", run.compilation_cache, destination)
 
 
 def _traced(run: RunFlags) -> Any:
@@ -104,9 +94,8 @@ def _traced(run: RunFlags) -> Any:
     return profile(run.profile, **given(seconds=run.profile_seconds))
 
 
-def _prepare(options: JobOptions, has_input: bool, destination: str) -> None:
+def _prepare(destination: str) -> None:
     """Save time of the start, where this process does the work."""
-    if options.group_by is None and not has_input:  # else times may be ids or inputs
-        leave_pandas_out()
+    leave_pandas_out()
     if not os.path.exists(destination):  # else there may be nothing to compute
         import_ahead()

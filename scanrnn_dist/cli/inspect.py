@@ -15,6 +15,7 @@ from scanrnn_dist.cli.inspected import told_of
 from scanrnn_dist.cli.options import GENERAL, bytes_told, flag, one_or_many, option, read_input, takes_flags
 from scanrnn_dist.cli.printing import check_is_new, print_result
 from scanrnn_dist.cli.process import leave_pandas_out
+from scanrnn_dist.disk import whole_file
 from scanrnn_dist.errors import ConfigError, StoppedError, one_line
 from scanrnn_dist.observe import to_stderr
 
@@ -82,7 +83,8 @@ def _write(path: Path, toml: str) -> None:
     if "[[column]]" not in toml:
         raise ConfigError(f"There is nothing to write to {path}: {toml.strip('# ').strip() or 'no feature was found'}.")
     try:
-        path.write_text(toml, encoding="utf-8")
+        with whole_file(path) as write:
+            write(toml.encode())
     except OSError as error:
         raise StoppedError(f"--output {path} cannot be written: {error.strerror or error}.") from error
     to_stderr(f"{path} is written; use it with --input {shlex.quote(str(path))}.")

@@ -11,7 +11,7 @@ import typer
 import scanrnn_dist.cli.options as flags
 from scanrnn_dist.cli.options import flag, option
 from scanrnn_dist.cli.printing import check_is_new, print_result
-from scanrnn_dist.cli.process import SIGNALS, leave_pandas_out, start_devices, start_jax, use_cache
+from scanrnn_dist.cli.process import SIGNALS, check_outside, leave_pandas_out, start_devices, start_jax, use_cache
 from scanrnn_dist.errors import SAVED
 
 
@@ -38,6 +38,7 @@ def verify(
         start_devices(None)  # as featurize does
     else:
         start_jax()
+    check_outside("--compilation-cache", compilation_cache, destination)
     use_cache(compilation_cache)
     from scanrnn_dist.api import verify as verify_output
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import scanrnn_dist.cli.options as flags
-from scanrnn_dist.cli.featurize import check_profile
+from scanrnn_dist.cli.featurize import check_folders
 from scanrnn_dist.cli.options import GENERAL, flag, one_or_many, takes_flags
 from scanrnn_dist.cli.printing import print_result
 from scanrnn_dist.cli.process import start_devices
@@ -47,7 +47,7 @@ def plan(
     1,000 files (of 32 in a bucket); what these rows cannot show, --scan finds. It ends with the code that featurize
     would end with: 3 for bad data, 2 for wrong usage.
     """
-    check_profile(run, destination)
+    check_folders(run, destination)
     computation, handling = run.computation(may_choose=True, check_fits=False), run.handling()
     run.executor()  # which may refuse
     start_devices(run.devices)

@@ -18,6 +18,7 @@ import typer
 
 from scanrnn_dist.cli.command import call
 from scanrnn_dist.cli.printing import error_line, log_to_stderr, not_printed, print_error
+from scanrnn_dist.disk import is_within
 from scanrnn_dist.errors import ConfigError, ScanRNNError, StoppedError, check_is_text, not_text, stopped_by_machine
 from scanrnn_dist.observe import (
     SHOWN,
@@ -245,8 +246,8 @@ def wait_for_imports() -> None:
 def leave_pandas_out() -> None:
     """Have pyarrow do without pandas in a process of the command line's own: importing it takes 0.2 s.
 
-    pyarrow imports it with the first array that is made, to know a pandas object when it sees one; and makes of times
-    in nanoseconds, as Python objects, those of pandas. So this is for commands that meet neither.
+    pyarrow imports it with the first array that is made, to know a pandas object when it sees one, which no command
+    meets; and to make Python objects of times in nanoseconds, which `source/layouts/values.py` makes by itself.
     """
     import pyarrow as pa
 
@@ -266,6 +267,17 @@ class _NoPandas:
         """As finders have it: None where another one is to look."""
         if name == "pandas":
             raise ImportError("pandas is left out.")
+
+
+def check_outside(flag: str, folder: Path | None, destination: str | None) -> None:
+    """Refuse a folder within a destination: its files would not be the job's."""
+    if folder is None or destination is None:
+        return
+    from scanrnn_dist.storage import resolve
+
+    _, uri, within = resolve(destination)
+    if uri is None and is_within(folder, within):
+        raise ConfigError(f"The folder {folder} of {flag} lies within the destination {destination}; choose another.")
 
 
 def use_cache(folder: Path | None) -> None:

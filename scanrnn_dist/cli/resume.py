@@ -9,7 +9,7 @@ from scanrnn_dist.cli import running
 from scanrnn_dist.cli.computation import AskedComputation
 from scanrnn_dist.cli.options import bytes_told
 from scanrnn_dist.cli.printing import print_result
-from scanrnn_dist.cli.process import SIGNALS, leave_pandas_out
+from scanrnn_dist.cli.process import SIGNALS, check_outside, leave_pandas_out
 from scanrnn_dist.errors import SAVED, ConfigError
 
 
@@ -32,12 +32,12 @@ def resume(
     from scanrnn_dist.records import ENCODER, JobRecords
     from scanrnn_dist.storage import open_store
 
+    check_outside("--compilation-cache", compilation_cache, destination)
+    leave_pandas_out()
     records = JobRecords(open_store(destination))
     finish_publishing(records)
     job = records.read_job()
     recipe = job.get("recipe", {})
-    if not (job["options"].get("group_by") or recipe.get("input")):
-        leave_pandas_out()
     given: dict[str, Any] = {"sizes": {}, "devices": devices, "cache": compilation_cache}
     if records.has_encoder:  # first: another machine may draw other bits of the same seed
         computation = AskedComputation(records.store.read(ENCODER), None, None, **given)

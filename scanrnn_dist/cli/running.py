@@ -29,18 +29,19 @@ def run_shown(
     """
     from scanrnn_dist.job import command_that_continues, run_job, saved_rows
 
-    if not handling.restart and (saved := saved_rows(destination)):
-        to_stderr(f"{destination} holds a job that is not finished. {saved}.")
+    if saved := saved_rows(destination):
+        anew = " By --restart another one is made, from nothing." if handling.restart else ""
+        to_stderr(f"{destination} holds a job that is not finished. {saved}.{anew}")
     try:
         with progress("featurize") as (on_start, on_rows):
             return run_job(destination, source, options, handling, computation, on_start, on_rows, executor)
     except StoppedError as error:
-        saved = "" if handling.restart or SIGNALS.rest != SAVED else saved_rows(destination)
-        if not (saved and SIGNALS.stopped_by):
+        if not SIGNALS.stopped_by or SIGNALS.rest != SAVED or not (saved := saved_rows(destination)):
             raise
+        # Where nothing stood, a restart is an ordinary job, which the same command would make from nothing once more.
+        same = "leave out --restart" if handling.restart else "run the same command"
         raise StoppedError(
-            f"Stopped by {SIGNALS.stopped_by}. {saved}. To continue, run the same command, or "
-            f"{command_that_continues(destination)}."
+            f"Stopped by {SIGNALS.stopped_by}. {saved}. To continue, {same}, or {command_that_continues(destination)}."
         ) from error
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scanrnn_dist.errors import ConfigError, DataError, counted
+from scanrnn_dist.errors import ConfigError, DataError, StoppedError, counted
 from scanrnn_dist.job.amend import ACCEPTED
 from scanrnn_dist.job.attempt import last_bound
 from scanrnn_dist.job.continued import WAY_BACK
@@ -176,12 +176,13 @@ def read_status(destination: str | os.PathLike[str]) -> Status:
 
 
 def saved_rows(destination: str | os.PathLike[str]) -> str:
-    """How many rows of an unfinished job are saved, in words; empty where no such job can be read."""
+    """How many rows of an unfinished job are saved, in words; empty where none can be read, or a new output waits."""
     try:
         status = read_status(destination)
-    except (ConfigError, DataError):
+    except (ConfigError, DataError, StoppedError):
         return ""
-    if status.state in ("complete", "damaged", BEING_REPLACED):  # what is damaged is told where it is made again
+    # What is damaged is told where it is made again.
+    if status.state in ("complete", "damaged", BEING_REPLACED) or status.restart is not None:
         return ""
     if not status.rows_committed:
         return f"None of {counted(status.rows, 'row')} is saved yet: no part of the output was finished"

@@ -233,7 +233,12 @@ def test_shares_then_status_clean_and_the_same_command_again(
         (["bench", "--tune", "SRC", *GRU[:2], "--encoder", "FILE"], "either --hidden or --encoder FILE; not both"),
         (["bench", "--tune", "nowhere"], "Nothing found at 'nowhere'"),
         (["featurize", "SRC", "OUT", *GRU, "--block-steps", "0"], "--block-steps"),
-        (["featurize", "SRC", "OUT", *GRU, "--profile", "OUT"], "lies within the destination"),
+        (["featurize", "SRC", "OUT", *GRU, "--profile", "OUT"], "of --profile lies within the destination"),
+        (["featurize", "SRC", "OUT", *GRU, "--compilation-cache", "OUT"], "-cache lies within the destination"),
+        (["resume", "HELD", "--compilation-cache", "HELD/a"], "--compilation-cache lies within the destination"),
+        (["verify", "HELD", "--compilation-cache", "HELD/a"], "--compilation-cache lies within the destination"),
+        (["update", "HELD", "SRC", "--compilation-cache", "HELD/a"], "-cache lies within the destination"),
+        (["export", "OUT", "s3://bucket/a.npy"], "s3://bucket/a.npy is a URI; expected a file of this machine"),
         (["featurize", "SRC", "OUT", *GRU, "--profile", "trace", "--processes", "2"], "--profile traces this process"),
         (["plan", "SRC", "OUT", *GRU, "--profile", "trace", "--processes", "2"], "--profile traces this process"),
         (["featurize", "SRC", "OUT", *GRU, "--profile-seconds", "2"], "--profile-seconds is for --profile"),
@@ -399,13 +404,19 @@ def test_a_result_that_cannot_be_printed_is_told(
     )
     status = f"status {tmp_path / 'out'}"
     inspect = f"inspect {source} --statistics --output {tmp_path / 'in.toml'}"
-    given = [(1, "/dev/full", status), (1, "/dev/full", "--version"), (1, "", status), (2, "/dev/full", inspect)]
+    given = [
+        (1, "/dev/full", status),
+        (1, "/dev/full", "--version"),
+        (1, "", status),
+        (2, "/dev/full", inspect),
+        (1, "", f"inspect {source}"),
+    ]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     words = [sys.executable, "-W", "ignore", "-c", script, *map(repr, given)]
     run = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env, check=True)
     told = "StoppedError: The result could not be printed: No space left on device. Nothing else failed."
     # What `status` prints goes out at once, the version at the end.
-    assert run.stderr.splitlines() == [told, "4", told, "4", "0", "0"]
+    assert run.stderr.splitlines() == [told, "4", told, "4", "0", "0", "0"]
 
 
 def test_a_restart_that_is_refused_has_written_nothing(

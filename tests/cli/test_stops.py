@@ -165,7 +165,7 @@ def test_a_destination_that_vanishes_stops_the_job(
 def test_a_signal_stops_the_job_and_it_goes_on(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], signal: str
 ) -> None:
-    """In a process of its own, which gets it as it begins its third part."""
+    """In a process of its own, which gets it as it begins its third part; also of a restart where nothing stood."""
     out = tmp_path / "out"
     script = (
         "import os, signal, sys, time; from scanrnn_dist import cli; from scanrnn_dist.disk import Disk\n"
@@ -179,8 +179,8 @@ def test_a_signal_stops_the_job_and_it_goes_on(
         f"signal.signal(signal.{signal}, signal.default_int_handler)  # a shell may have had it ignored\n"
         "Disk.open = opened; sys.exit(cli.run(sys.argv[1:]))"
     )
-    as_json = ["--log-format", "json"] if signal == "SIGTERM" else []
-    command = [sys.executable, "-c", script, *as_json, "featurize", str(source), str(out), *FLAGS]
+    as_json, restart = (["--log-format", "json"], ["--restart"]) if signal == "SIGTERM" else ([], [])
+    command = [sys.executable, "-c", script, *as_json, "featurize", str(source), str(out), *FLAGS, *restart]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 4, run.stderr
     by = "Ctrl-C" if signal == "SIGINT" else signal
@@ -189,7 +189,8 @@ def test_a_signal_stops_the_job_and_it_goes_on(
         run.stderr = "\n".join(messages)
     assert f"{by}: stopping..." in run.stderr
     saved = r"(500|[1-3],[05]00) of 4,000 rows are saved"
-    told = rf"Stopped by {by}\. {saved}\. To continue, run the same command, or scanrnn resume "
+    same = "leave out --restart" if restart else "run the same command"
+    told = rf"Stopped by {by}\. {saved}\. To continue, {same}, or scanrnn resume "
     assert re.search(told, run.stderr), run.stderr
     assert "Traceback" not in run.stderr and run.stdout == ""
     assert not (out / "_SUCCESS").exists() and not leftovers(out)
